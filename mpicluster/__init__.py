@@ -1,0 +1,69 @@
+"""mpicluster: Dask's client, scheduler and workers for supercomputers, over MPI.
+
+Importing this package starts no MPI and imports neither numpy, pandas nor dask.
+"""
+
+from mpicluster.client.client import Client
+from mpicluster.client.collect import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    as_completed,
+    fire_and_forget,
+    futures_of,
+    wait,
+)
+from mpicluster.client.coordination import Event, Lock, Queue, Semaphore, Variable
+from mpicluster.client.future import Future
+from mpicluster.client.progress import progress
+from mpicluster.cluster.job import initialize
+from mpicluster.cluster.local import LocalCluster
+from mpicluster.config import Config
+from mpicluster.errors import (
+    CancelledError,
+    ClusterClosedError,
+    KilledWorker,
+    LostValueError,
+    MpiclusterError,
+    NoValidWorkerError,
+    RemoteTaskError,
+    TaskSerializationError,
+    VersionMismatchError,
+)
+from mpicluster.tasks import get_client, get_worker, rejoin, secede, worker_client
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "CancelledError",
+    "Client",
+    "ClusterClosedError",
+    "Config",
+    "Event",
+    "Future",
+    "KilledWorker",
+    "LocalCluster",
+    "Lock",
+    "LostValueError",
+    "MpiclusterError",
+    "NoValidWorkerError",
+    "Queue",
+    "RemoteTaskError",
+    "Semaphore",
+    "TaskSerializationError",
+    "Variable",
+    "VersionMismatchError",
+    "__version__",
+    "as_completed",
+    "fire_and_forget",
+    "futures_of",
+    "get_client",
+    "get_worker",
+    "initialize",
+    "progress",
+    "rejoin",
+    "secede",
+    "wait",
+    "worker_client",
+]

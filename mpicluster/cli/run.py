@@ -1,0 +1,176 @@
+"""What does `mpicluster run` do?
+
+Builds the command of the right launcher and becomes it, so that signals and the exit status need
+no middleman. The same options are understood by `python -m mpicluster` inside a rank.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpicluster.errors import MpiclusterError
+
+Command = Callable[[], int]
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how the workers of a job are made, and the script."""
+    group = parser.add_argument_group("workers")
+    group.add_argument(
+        "--slots", type=_positive, help="tasks that each worker runs at a time (default: its cores)"
+    )
+    group.add_argument(
+        "--threads-per-slot", type=_positive, help="BLAS and OpenMP threads of each task"
+    )
+    group.add_argument("--memory-limit", help="memory of each worker, like 16GB")
+    group.add_argument("--scratch", help="folder on a local disk for values that do not fit")
+    group.add_argument(
+        "--resources", action="append", default=[], metavar="NAME=AMOUNT",
+        help="abstract resource that each worker offers; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--survive", choices=("tasks", "ranks"), default="tasks",
+        help="tasks: a lost rank ends the job; ranks: the others go on",
+    )  # fmt: skip
+    group.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any other setting of mpicluster.Config; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("script", help="the Python script that rank 1 runs")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+
+
+def add_command(commands: Any) -> None:
+    """Add `run` to the commands of `mpicluster`."""
+    parser = commands.add_parser(
+        "run", help="run a script on this machine or in this allocation",
+        description="Start a scheduler, a client and workers with the launcher of the MPI that "
+        "mpi4py uses, and run a script.",
+    )  # fmt: skip
+    group = parser.add_argument_group("ranks")
+    group.add_argument("-n", "--ranks", type=_positive, help="ranks in all; at least 3")
+    group.add_argument(
+        "--workers-per-node", type=_positive, default=1, help="worker ranks on each node"
+    )
+    group.add_argument("--nodes", type=_positive, help="use only this many nodes of the allocation")
+    group.add_argument(
+        "--launcher", default="auto", choices=("auto", "mpirun", "mpiexec", "srun"),
+        help="program that starts the ranks",
+    )  # fmt: skip
+    group.add_argument(
+        "--launcher-option", action="append", default=[], metavar="WORD",
+        help="one more word for the launcher; may be repeated",
+    )  # fmt: skip
+    group.add_argument("--dry-run", action="store_true", help="print the command, start nothing")
+    add_job_options(parser)
+    parser.set_defaults(run=launch)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def launch(arguments: argparse.Namespace) -> int:  # noqa: RET503  (execve does not return)
+    """Become the launcher of a job."""
+    from mpicluster.cluster import launch as l
+    from mpicluster.cluster.allocation import Allocation, find_allocation
+
+    check_script(arguments.script)
+    allocation = find_allocation(os.environ)
+    if arguments.nodes is not None:
+        if arguments.nodes > max(1, len(allocation.hosts)):
+            raise MpiclusterError(
+                f"{arguments.nodes} nodes were asked for, but the allocation has "
+                f"{max(1, len(allocation.hosts))}. Ask the batch system for more."
+            )
+        allocation = Allocation(
+            allocation.system, allocation.hosts[: arguments.nodes],
+            allocation.cores[: arguments.nodes],
+        )  # fmt: skip
+    ranks = arguments.ranks or l.default_ranks(allocation, arguments.workers_per_node)
+    if ranks < 3:
+        raise MpiclusterError(
+            f"A job of {ranks} ranks has no worker: rank 0 is the scheduler and rank 1 runs the "
+            "script. Use -n 3 or more, or `python script.py` for a cluster without MPI."
+        )
+    library = l.find_library()
+    planned = l.Launch(
+        library=library,
+        launcher=l.find_launcher(library, arguments.launcher, allocation),
+        allocation=allocation,
+        ranks=ranks,
+        workers_per_node=arguments.workers_per_node,
+        program=[sys.executable, "-m", "mpicluster", *_rank_words(arguments)],
+        survive=arguments.survive,
+        as_root=os.geteuid() == 0,
+        extra=arguments.launcher_option,
+    )
+    command = l.build_command(planned)
+    if arguments.dry_run:
+        print(shlex.join(command))
+        return 0
+    sys.stdout.flush()
+    os.execve(command[0], command, l.rank_environment(os.environ))
+
+
+def _rank_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that the ranks must hear, then the script and its arguments."""
+    words: list[str] = []
+    for name in ("slots", "threads_per_slot", "memory_limit", "scratch"):
+        value = getattr(arguments, name)
+        if value is not None:
+            words += ["--" + name.replace("_", "-"), str(value)]
+    if arguments.survive != "tasks":
+        words += ["--survive", arguments.survive]
+    for name in ("resources", "set"):
+        for pair in getattr(arguments, name):
+            words += [f"--{name}", pair]
+    return [*words, arguments.script, *arguments.arguments]
+
+
+def run_in_rank(arguments: argparse.Namespace) -> int:
+    """Play this rank's role for a script."""
+    from mpicluster.cluster.job import JobOptions, run_script
+
+    check_script(arguments.script)
+    settings: dict[str, Any] = dict(_pairs("--set", arguments.set))
+    settings["survive"] = arguments.survive
+    for name in ("threads_per_slot", "scratch"):
+        if getattr(arguments, name) is not None:
+            settings[name] = getattr(arguments, name)
+    amounts = _pairs("--resources", arguments.resources)
+    try:
+        resources = {name: float(amount) for name, amount in amounts.items()}
+    except ValueError as error:
+        raise MpiclusterError(
+            f"--resources takes amounts that are numbers, like GPU=2: {error}."
+        ) from None
+    options = JobOptions(arguments.slots, arguments.memory_limit, resources, settings)
+    return run_script(arguments.script, arguments.arguments, options)
+
+
+def check_script(script: str) -> None:
+    """Raise unless the script is a file."""
+    if not Path(script).is_file():
+        raise MpiclusterError(
+            f"There is no script {script!r} in {Path.cwd()}. Give the path of a Python file."
+        )
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise MpiclusterError(
+                f"{option} was given {text!r}; it takes NAME=VALUE, for example GPU=1."
+            )
+        found[name] = value
+    return found

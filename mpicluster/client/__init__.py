@@ -1,0 +1,1 @@
+"""The client: what the user's script talks to."""

@@ -1,0 +1,210 @@
+"""What does a script call?
+
+The public client, with the names, arguments and meanings of `distributed.Client`. Its methods are
+gathered from the files beside this one; here are its life, running tasks and dask's graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Self
+
+from mpicluster import messages as m
+from mpicluster.client import inspection
+from mpicluster.client.future import Future
+from mpicluster.client.records import FutureRecord
+from mpicluster.client.submitting import Submitting
+from mpicluster.ids import Key
+from mpicluster.serialization.exceptions import from_error
+from mpicluster.serialization.frames import dumps, loads
+
+if TYPE_CHECKING:
+    from mpicluster.cluster.base import Cluster
+
+_current: ContextVar[Client | None] = ContextVar("mpicluster_client", default=None)
+#: Open clients, the newest last.
+_open: list[Client] = []
+
+
+class Client(Submitting):
+    """The connection of a script with its cluster.
+
+    Inside a job that `mpicluster run` or `mpirun ... python -m mpicluster` started it uses the
+    job's ranks. Elsewhere it starts a `LocalCluster`, to which keyword arguments go. `address` may
+    be a cluster that runs. `timeout` is how long to wait for the workers (seconds, or a text like
+    "2min"). With `set_as_default` dask computes on it while it is open.
+
+    >>> from mpicluster import Client
+    >>> with Client(n_workers=2) as client:
+    ...     client.gather(client.map(abs, [-1, -2, -3]))
+    [1, 2, 3]
+    """
+
+    #: What dask asks for before it uses a client as its scheduler.
+    asynchronous = False
+
+    def __init__(
+        self,
+        address: Cluster | None = None,
+        timeout: float | str | None = None,
+        set_as_default: bool = True,
+        **cluster_options: Any,
+    ) -> None:
+        from mpicluster.cluster import find_cluster
+
+        cluster, self._owns_cluster = find_cluster(address, cluster_options)
+        super().__init__(cluster)
+        self._restore: list[Callable[[], None]] = []
+        self.wait_for_workers(timeout=timeout)
+        if set_as_default:
+            _open.append(self)
+            self._register_with_dask()
+
+    # --- life ---
+
+    @classmethod
+    def current(cls, allow_global: bool = True) -> Client:
+        """Return the client of this context: that of `as_current`, or the newest open one."""
+        found = _current.get()
+        if found is None and allow_global and _open:
+            found = _open[-1]
+        if found is None:
+            raise ValueError("No client is open; make one with mpicluster.Client().")
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _register_with_dask(self) -> None:
+        from importlib.util import find_spec
+
+        if find_spec("dask") is not None:
+            from mpicluster.integrations import dask
+
+            self._future_type = dask.future_type()
+            self._restore.append(dask.set_scheduler(self))
+
+    def close(self, timeout: float | str | None = None) -> None:  # noqa: ARG002  (distributed's)
+        """Let everything go; a cluster that the client started for itself ends."""
+        if self.status == "closed":
+            return
+        self.status = "closed"
+        if self in _open:
+            _open.remove(self)
+        for restore in self._restore:
+            restore()
+        if self._callbacks is not None:
+            self._callbacks.put(None)
+        if self._owns_cluster:
+            self.cluster.close()
+
+    def shutdown(self) -> None:
+        """Close the client and end its cluster; in a job, the ranks end with the script."""
+        self.close()
+        self.cluster.close()
+
+    def __deepcopy__(self, _memo: Any) -> Client:
+        """A copy of dask's configuration refers to the same client."""
+        return self
+
+    def __repr__(self) -> str:
+        return inspection.client_text(self)
+
+    def _repr_html_(self) -> str:
+        return inspection.client_html(self)
+
+    # --- tasks that are there ---
+
+    def cancel(
+        self, futures: Any, force: bool = False, reason: Any = None, msg: Any = None,  # noqa: ARG002
+        asynchronous: Any = None,  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        """Give tasks up, and all that depend on them; running ones end, but do not count.
+
+        Tasks that another client wants go on, unless `force`.
+        """
+        keys = [future._record.key for future in self._futures_in(futures)]  # noqa: SLF001
+        with self.lock:
+            for key in keys:
+                record = self._loop.core.records.get(key)
+                if record is not None:
+                    self._loop.core.cancel(record)
+            self._loop.core.to_scheduler(m.CancelKeys(keys, force))
+        self._loop.flush_soon()
+
+    def finish_without_futures(self, futures: Sequence[Future]) -> None:
+        """Have tasks run to their end even if all their futures go (`fire_and_forget`)."""
+        with self.lock:
+            keys = [future._record.key for future in futures]  # noqa: SLF001
+            self._loop.core.to_scheduler(m.FinishKeys(keys))
+        self._loop.flush_soon()
+
+    def future_of(self, key: Key, name: Hashable) -> Future:
+        """Return a future of a key that another client has made."""
+        core = self._loop.core
+        with self.lock:
+            record = core.records.get(key)
+            if record is None:
+                record = FutureRecord(key, str(name), name, None)
+                core.add(record, named=False)
+                core.to_scheduler(m.WantKeys([key]))
+            return self.make_future(record)
+
+    def run(
+        self, function: Callable[..., Any], *args: Any, workers: Any = None, wait: bool = True,
+        nanny: bool = False, on_error: str = "raise", **kwargs: Any,  # noqa: ARG002
+    ) -> Any:  # fmt: skip
+        """Run a function now, beside all tasks, in every slot of each worker.
+
+        Returns {rank: result of one slot}. With `on_error="return"` an exception takes the place
+        of the result, with `"ignore"` the worker is left out.
+        """
+        code = dumps((function, args, kwargs))
+        requests: dict[int, int] = {}
+        with self.lock:
+            self._check_open()
+            for rank in self._ranks(workers):
+                request = self._loop.core.next_number()
+                requests[request] = rank
+                self._loop.core.to_worker(rank, m.RunFunction(request, code))
+        if not wait:
+            self._loop.turn()
+            return None
+        self._loop.wait_until(lambda: all(request in self._loop.ran for request in requests))
+        results: dict[int, Any] = {}
+        for request, rank in requests.items():
+            ran = self._loop.ran.pop(request)
+            if ran.error is None:
+                results[rank] = loads(ran.value)
+            elif on_error == "raise":
+                raise from_error(ran.error, getattr(function, "__name__", "function"))
+            elif on_error == "return":
+                results[rank] = from_error(ran.error)
+        return results
+
+    # --- graphs ---
+
+    def get(self, dsk: Any, keys: Any, **options: Any) -> Any:
+        """Compute a dask graph and return the values of `keys`, in their nesting.
+
+        With `sync=False` their futures are returned instead.
+        """
+        from mpicluster.integrations import dask
+
+        return dask.get(self, dsk, keys, **options)
+
+    def compute(self, collections: Any, sync: bool = False, **options: Any) -> Any:
+        """Compute dask collections; return futures, or with `sync` the values."""
+        from mpicluster.integrations import dask
+
+        return dask.compute(self, collections, sync=sync, **options)
+
+    def persist(self, collections: Any, **options: Any) -> Any:
+        """Start computing dask collections on the workers and return ones that refer to them."""
+        from mpicluster.integrations import dask
+
+        return dask.persist(self, collections, **options)

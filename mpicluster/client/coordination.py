@@ -1,0 +1,242 @@
+"""How do scripts and tasks wait for each other?
+
+`Lock`, `Semaphore`, `Event`, `Queue` and `Variable`, shared by name through the scheduler, with the
+meaning they have in `distributed`. They can be pickled into tasks.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+from mpicluster import messages as m
+from mpicluster.client.timeouts import to_seconds
+from mpicluster.serialization.frames import dumps, loads
+
+if TYPE_CHECKING:
+    from mpicluster.client.client import Client
+
+_serial = count()
+#: A larger value belongs on a worker: put its future here instead.
+VALUE_BYTES_MAX = 1 << 20
+
+
+class Named:
+    """Something that is shared by its name."""
+
+    kind = ""
+
+    def __init__(self, name: str | None = None, client: Client | None = None) -> None:
+        self.name = name or f"{type(self).__name__.lower()}-{next(_serial)}-{uuid4().hex}"
+        self._given_client = client
+
+    @property
+    def client(self) -> Client:
+        """The client that speaks for this process."""
+        from mpicluster.tasks import get_client
+
+        return self._given_client or get_client()
+
+    def _request(
+        self, action: str, *arguments: Any, timeout: float | str | None = None
+    ) -> tuple[bool, Any]:
+        """Ask, and wait for the answer; (False, None) when the time is over before it comes."""
+        client = self.client
+        loop, seconds = client.loop, to_seconds(timeout)
+        with loop.lock:
+            request = loop.core.next_number()
+            loop.core.to_scheduler(
+                m.Coordinate(request, self.kind, self.name, action, list(arguments))
+            )
+        if loop.wait_until(lambda: request in loop.core.answers, seconds):
+            return True, loop.core.answers.pop(request)
+        withdrawn = self._request("withdraw", request)[1]
+        if withdrawn:
+            return False, None
+        # The answer had left before the scheduler heard that nobody waits.
+        return True, loop.core.answers.pop(request)
+
+    def _value(self, value: Any) -> bytes:
+        content = dumps(value)
+        if len(content) > VALUE_BYTES_MAX:
+            raise ValueError(
+                f"A value of {len(content)} bytes was given to {self.name!r}, which takes at most "
+                f"{VALUE_BYTES_MAX}, because it passes through the scheduler. Scatter it and give "
+                "the future."
+            )
+        return content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name}>"
+
+
+class Lock(Named):
+    """A lock for all tasks and scripts of the cluster, as for writing one file.
+
+    >>> from mpicluster import Lock
+    >>> with Lock("output"):
+    ...     Lock("output").locked()
+    True
+    """
+
+    kind = "lock"
+
+    def acquire(self, blocking: bool = True, timeout: float | str | None = None) -> bool:
+        """Take the lock; wait for it at most `timeout` seconds. Return whether it was taken."""
+        return self._request("acquire", 1, timeout=timeout if blocking else 0)[0]
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if not self._request("release")[1]:
+            raise RuntimeError(f"The lock {self.name!r} is not held, so it cannot be released.")
+
+    def locked(self) -> bool:
+        """Return whether somebody holds the lock."""
+        return bool(self._request("count")[1])
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Semaphore(Named):
+    """At most `max_leases` tasks at a time, as for a licence or a slow file system.
+
+    >>> from mpicluster import Semaphore
+    >>> with Semaphore(2, "licences") as semaphore:
+    ...     semaphore.get_value()
+    1
+    """
+
+    kind = "lock"
+
+    def __init__(
+        self, max_leases: int = 1, name: str | None = None, client: Client | None = None
+    ) -> None:
+        super().__init__(name, client)
+        if max_leases < 1:
+            raise ValueError(f"max_leases is {max_leases}; a semaphore needs at least one lease.")
+        self.max_leases = max_leases
+
+    def acquire(self, timeout: float | str | None = None) -> bool:
+        """Take a lease; wait at most `timeout` seconds. Return whether there was one."""
+        return self._request("acquire", self.max_leases, timeout=timeout)[0]
+
+    def release(self) -> bool:
+        """Give a lease back."""
+        return bool(self._request("release")[1])
+
+    def get_value(self) -> int:
+        """Return how many leases are out."""
+        return int(self._request("count")[1])
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.max_leases, self.name)
+
+
+class Event(Named):
+    """A flag that tasks and scripts wait for.
+
+    >>> from mpicluster import Event
+    >>> Event("ready").set()
+    >>> Event("ready").wait(timeout=1)
+    True
+    """
+
+    kind = "event"
+
+    def wait(self, timeout: float | str | None = None) -> bool:
+        """Wait until the flag is set, at most `timeout` seconds; return whether it is."""
+        return self._request("wait", timeout=timeout)[0]
+
+    def set(self) -> None:
+        """Set the flag; all that wait go on."""
+        self._request("set")
+
+    def clear(self) -> None:
+        """Take the flag down."""
+        self._request("clear")
+
+    def is_set(self) -> bool:
+        """Return whether the flag is set."""
+        return bool(self._request("is_set")[1])
+
+
+class Queue(Named):
+    """A queue of small values or futures between tasks and scripts.
+
+    >>> from mpicluster import Queue
+    >>> Queue("numbers").put(7)
+    >>> Queue("numbers").get()
+    7
+    """
+
+    kind = "queue"
+
+    def __init__(
+        self, name: str | None = None, client: Client | None = None, maxsize: int = 0
+    ) -> None:
+        super().__init__(name, client)
+        self.maxsize = maxsize
+
+    def put(self, value: Any, timeout: float | str | None = None) -> None:
+        """Add a value; wait for room at most `timeout` seconds, then raise `TimeoutError`."""
+        if not self._request("put", self._value(value), self.maxsize, timeout=timeout)[0]:
+            raise TimeoutError(f"The queue {self.name!r} was full for {timeout} seconds.")
+
+    def get(self, timeout: float | str | None = None, batch: bool | int = False) -> Any:
+        """Take the oldest value; `batch=n` takes n of them, `batch=True` all that there are."""
+        number = 1 if batch is False else 0 if batch is True else batch
+        answered, items = self._request("get", number, timeout=timeout)
+        if not answered:
+            raise TimeoutError(f"The queue {self.name!r} was empty for {timeout} seconds.")
+        values = [loads(item) for item in items]
+        return values[0] if batch is False else values
+
+    def qsize(self) -> int:
+        """Return how many values there are."""
+        return int(self._request("size")[1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, None, self.maxsize)
+
+
+class Variable(Named):
+    """One small value or future that tasks and scripts share.
+
+    >>> from mpicluster import Variable
+    >>> Variable("step").set(3)
+    >>> Variable("step").get()
+    3
+    """
+
+    kind = "variable"
+
+    def set(self, value: Any) -> None:
+        """Give the variable a value."""
+        self._request("set", self._value(value))
+
+    def get(self, timeout: float | str | None = None) -> Any:
+        """Return the value; wait for one at most `timeout` seconds, then raise `TimeoutError`."""
+        answered, content = self._request("get", timeout=timeout)
+        if not answered:
+            raise TimeoutError(f"The variable {self.name!r} had no value for {timeout} seconds.")
+        return loads(content)
+
+    def delete(self) -> None:
+        """Take the value away."""
+        self._request("delete")

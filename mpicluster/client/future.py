@@ -1,0 +1,171 @@
+"""What is the user's handle to a value that is being computed?
+
+Counts as a reference to its key: when the last future of a key is gone, the value leaves the
+workers' memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
+from mpicluster.errors import CancelledError
+from mpicluster.ids import Key
+from mpicluster.serialization.exceptions import from_error, trace_from
+
+if TYPE_CHECKING:
+    from mpicluster.client.client import Client
+
+
+class Future:
+    """The value of a task that may still be running.
+
+    Made by `Client.submit`, `map`, `scatter`, `compute` and `persist`. It can be an argument of
+    other tasks, also inside lists, tuples, dicts and sets; there it stands for its value.
+
+    >>> from mpicluster import Client
+    >>> with Client(n_workers=1) as client:
+    ...     future = client.submit(sum, [1, 2])
+    ...     future.result()
+    3
+    """
+
+    #: What dask looks for where it does not check for its own class.
+    __dask_future__ = True
+
+    def __init__(self, record: FutureRecord, client: Client) -> None:
+        record.references += 1
+        self._record = record
+        self._client = client
+
+    @property
+    def key(self) -> Hashable:
+        """The name of the value."""
+        self._client.remember_name(self._record)
+        return self._record.name
+
+    @property
+    def client(self) -> Client:
+        """The client that made the future."""
+        return self._client
+
+    @property
+    def status(self) -> str:
+        """One of "pending", "finished", "error", "cancelled"."""
+        return self._record.status
+
+    def done(self) -> bool:
+        """Return whether the value is there, or never will be."""
+        self._client.poll()
+        return self._record.status is not PENDING
+
+    def cancelled(self) -> bool:
+        """Return whether the future was cancelled."""
+        return self._record.status is CANCELLED
+
+    def result(self, timeout: float | str | None = None) -> Any:
+        """Return the value; wait for it at most `timeout` seconds.
+
+        Raises the exception that the task raised, `CancelledError` if the future was cancelled,
+        and `TimeoutError` when the time is over.
+        """
+        return self._client.result_of(self._record, timeout)
+
+    def exception(self, timeout: float | str | None = None) -> BaseException | None:
+        """Return the exception that the task raised, None if it returned; wait for its end."""
+        self._client.wait_for_record(self._record, timeout)
+        return error_of(self._record)
+
+    def traceback(self, timeout: float | str | None = None) -> Any:
+        """Return the traceback of the exception that the task raised, None if it returned."""
+        self._client.wait_for_record(self._record, timeout)
+        error = self._record.error
+        return trace_from(error[3]) if error is not None else None
+
+    def add_done_callback(self, function: Callable[[Future], Any]) -> None:
+        """Call `function(future)` in another thread when the future is done."""
+        self._client.call_when_done(self, function)
+
+    def cancel(
+        self, reason: str | None = None, msg: str | None = None, force: bool = False  # noqa: ARG002
+    ) -> None:
+        """Give the task up, and all that depend on it."""
+        self._client.cancel([self], force=force)
+
+    def release(self) -> None:
+        """Give up this reference before the object is gone; the future is of no use afterwards."""
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.drop(self._record)
+            self.__dict__["_client"] = _Released()
+
+    def use_as_input(self) -> Key:
+        """Return the key under which tasks of the same client use the value."""
+        record = self._record
+        if record.status is CANCELLED:
+            raise CancelledError(
+                f"The future {record.name!r} was cancelled, so it cannot be an argument. Submit "
+                "its task again."
+            )
+        return record.key
+
+    def __del__(self) -> None:
+        client = self.__dict__.get("_client")
+        if client is not None:
+            client.drop(self._record)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebind, (self._record.key, self._record.name)
+
+    # Two futures of one key are two references, so they are told apart; dask's class compares keys.
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+    def __dask_tokenize__(self) -> tuple[str, Hashable]:
+        return ("mpicluster.Future", self._record.name)
+
+    def __repr__(self) -> str:
+        return f"<Future: {self._record.status}, key: {self._record.name}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return (
+            f"<strong>Future: {escape(self._record.prefix)}</strong> "
+            f"status: {self._record.status}, key: {escape(str(self._record.name))}"
+        )
+
+
+class _Released:
+    """The client of a future that was released."""
+
+    def drop(self, record: FutureRecord) -> None:
+        """Nothing is left to drop."""
+
+    def remember_name(self, record: FutureRecord) -> None:
+        """The name leads nowhere any more."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise CancelledError("The future was released; keep it as long as you need its value.")
+
+
+def error_of(record: FutureRecord) -> BaseException | None:
+    """Return why a key has no value; None if it has one."""
+    if record.status is ERROR and record.error is not None:
+        return from_error(record.error, str(record.name))
+    if record.status is CANCELLED:
+        return CancelledError(
+            f"The future {record.name!r} was cancelled, by you or because the client was closed."
+        )
+    return None
+
+
+def _rebind(key: Key, name: Hashable) -> Future:
+    """Return a future of the same value for the client of this process."""
+    from mpicluster.tasks import get_client
+
+    return get_client().future_of(key, name)
+
+
+__all__ = ["CANCELLED", "ERROR", "FINISHED", "PENDING", "Future", "error_of"]

@@ -1,0 +1,215 @@
+"""What runs beside the user's script and speaks for its client?
+
+The shape of the other loops, but two may turn it, one at a time: the thread that waits for
+something (`result`, `gather`) turns it itself and needs no switch of threads; a background thread
+does when nobody waits, so that messages move while the script computes.
+"""
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.client.core import ClientCore
+from mpicluster.client.records import FutureRecord
+from mpicluster.config import Config
+from mpicluster.errors import ClusterClosedError
+from mpicluster.ids import Key, Rank
+from mpicluster.serialization.frames import split_frames
+from mpicluster.transport.base import Allocate, Transport
+from mpicluster.transport.waiting import Ladder
+
+#: Tasks submitted one by one within this time of the last message travel together, in seconds.
+FLUSH_S = 0.0002
+#: How often the background thread looks whether the thread that turns the loop has stopped.
+DRIVEN_REST_S = 0.005
+#: A value as it arrives at the client: one pickle, or its frames.
+Arrived = bytes | list[memoryview]
+
+
+class ClientLoop:
+    """The connection of a script with its cluster."""
+
+    def __init__(
+        self, transport: Transport, config: Config, allocate: Allocate, versions: dict[str, str]
+    ) -> None:
+        self.transport = transport
+        transport.allocate = allocate
+        self.config = config
+        self.core = ClientCore(config, transport.rank)
+        self.lock = threading.RLock()
+        #: {request: {key: value}} of fetches under way; None for a value that is not there.
+        self.fetches: dict[int, dict[Key, Arrived | None]] = {}
+        #: {request: answer} of functions run on workers.
+        self.ran: dict[int, m.FunctionRan] = {}
+        #: Records that have lost a future; filled by finalizers, so it takes no lock.
+        self.dropped: deque[FutureRecord] = deque()
+        #: Called with True before the loop waits and with False afterwards; a task lends its slot.
+        self.on_wait: Callable[[bool], None] | None = None
+        self.closed = False
+        #: What ended the loop, if something did.
+        self.failure: BaseException | None = None
+        self._ladder = Ladder(config, transport.wake_fd)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ladder.watch(self._wake_fd)
+        #: How many threads turn the loop because they wait for something.
+        self._drivers = 0
+        self._last_sent = 0.0
+        #: The background thread sleeps, or is about to.
+        self._resting = False
+        self.core.to_scheduler(m.ClientStarted(versions))
+        self._thread = threading.Thread(target=self._run, name="mpicluster-client", daemon=True)
+
+    def start(self) -> None:
+        """Start the background thread."""
+        self._thread.start()
+
+    # --- turning ---
+
+    def turn(self) -> bool:
+        """Take what has arrived and send what is due; return whether there was anything."""
+        now, core = time.monotonic(), self.core
+        with self.lock:
+            busy = False
+            for source, messages in self.transport.receive():
+                busy = True
+                for message in messages:
+                    self._take(source, message, now)
+            dropped = self.dropped
+            while dropped:
+                core.drop_reference(dropped.popleft())
+            for rank, bundle in core.outgoing(now):
+                busy = True
+                self._last_sent = now
+                self.transport.send(rank, bundle)
+            if busy:
+                self._ladder.traffic(now)
+        return busy
+
+    def _take(self, source: Rank, message: m.Message, now: float) -> None:
+        """Keep values here, give everything else to the core."""
+        if isinstance(message, m.ValuesSent):
+            found = self.fetches.get(message.request)
+            if found is not None:
+                found.update(zip(message.keys, message.values, strict=True))
+        elif isinstance(message, m.LargeValueSent):
+            found = self.fetches.get(message.request)
+            if found is not None:
+                found[message.key] = _frames(message)
+        elif isinstance(message, m.ValuesMissing):
+            found = self.fetches.get(message.request)
+            if found is not None:
+                found.update(dict.fromkeys(message.keys))
+        elif isinstance(message, m.FunctionRan):
+            self.ran[message.request] = message
+        else:
+            self.core.receive(source, message, now)
+
+    def wait_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Turn until `done()`; return False if `timeout` seconds pass before."""
+        if done():
+            return True
+        give_up = None if timeout is None else time.monotonic() + timeout
+        with self.lock:
+            self._drivers += 1
+        if self.on_wait is not None:
+            self.on_wait(True)
+        try:
+            self._ladder.traffic(time.monotonic())
+            while True:
+                self.check()
+                busy = self.turn()
+                if done():
+                    return True
+                now = time.monotonic()
+                if give_up is not None and now >= give_up:
+                    return False
+                if not busy:
+                    self._ladder.pause(now, True, give_up, moving=self.transport.sending())
+        finally:
+            if self.on_wait is not None:
+                self.on_wait(False)
+            with self.lock:
+                self._drivers -= 1
+
+    def flush_soon(self) -> None:
+        """Send what was queued: at once after a pause, else together with what follows."""
+        if time.monotonic() - self._last_sent > FLUSH_S:
+            self.turn()
+        elif self._resting:
+            self._resting = False
+            self.wake()
+
+    def drop(self, record: FutureRecord) -> None:
+        """Note that a future is gone. Called by finalizers, in any thread, so it takes no lock."""
+        self.dropped.append(record)
+        if self._resting and not self.closed:
+            self._resting = False
+            self.wake()
+
+    def wake(self) -> None:
+        """End the background thread's sleep."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def check(self) -> None:
+        """Raise if the cluster is gone."""
+        if self.failure is not None:
+            raise ClusterClosedError(
+                f"The client's connection has failed: {self.failure!r}. The job ends."
+            ) from self.failure
+        if self.closed or self.core.stopped:
+            raise ClusterClosedError
+
+    def _run(self) -> None:
+        """Turn while nobody else does."""
+        try:
+            while not self.closed:
+                if self._drivers:
+                    # To be told when the other thread is done would cost it more than this costs.
+                    select.select([self._wake_fd], [], [], DRIVEN_REST_S)
+                    self._wake_seen()
+                    continue
+                if self.turn():
+                    continue
+                moving = self.transport.sending()
+                self._resting = True
+                if not self.dropped:
+                    self._ladder.pause(time.monotonic(), False, None, moving=moving)
+                self._resting = False
+                self._wake_seen()
+        except BaseException as error:  # noqa: BLE001  (waiting threads must hear of it)
+            if not self.closed:
+                self.failure = error
+
+    def _wake_seen(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
+
+    def close(self) -> None:
+        """Stop the background thread."""
+        self.closed = True
+        self.wake()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._ladder.close()
+        os.close(self._wake_fd)
+
+
+def _frames(message: m.LargeValueSent) -> list[memoryview]:
+    """Return the frames of a value that has come in one piece or in several."""
+    if len(message.buffers) == len(message.extents):
+        return message.buffers
+    (whole,) = message.buffers
+    return split_frames(whole, message.extents)
+
+
+def allocate_for_client(message: Any) -> list[memoryview]:
+    """Return fresh memory, not zeroed, for a value that comes to the client."""
+    import numpy as np
+
+    return [memoryview(np.empty(nbytes, dtype="u1")).cast("B") for nbytes in message.pieces]

@@ -1,0 +1,138 @@
+"""How does a client move values to and from the workers?"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.client import gathering
+from mpicluster.client.future import Future, error_of
+from mpicluster.client.inspection import Inspection
+from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
+from mpicluster.ids import Key
+from mpicluster.serialization.frames import to_frames
+
+
+class Moving(Inspection):
+    """The methods of a client that gather, scatter and replicate."""
+
+    def gather(
+        self, futures: Any, errors: str = "raise", direct: bool | None = None  # noqa: ARG002
+    ) -> Any:
+        """Return the values of futures, in the shape of the containers that hold them.
+
+        With `errors="skip"` futures without a value are left out of lists; by default the first
+        error is raised.
+
+        >>> client.gather({"small": client.submit(min, 3, 4), "large": client.submit(max, 3, 4)})
+        {'small': 3, 'large': 4}
+        """
+        if errors not in ("raise", "skip"):
+            raise ValueError(f"errors is {errors!r}; it must be 'raise' or 'skip'.")
+        found = {f._record.key: f._record for f in self._futures_in(futures)}  # noqa: SLF001
+        for record in found.values():
+            if record.status is PENDING:
+                self._loop.wait_until(lambda record=record: record.status is not PENDING)  # type: ignore[misc]
+            if record.status is not FINISHED and errors == "raise":
+                error = error_of(record)
+                if error is not None:
+                    raise error
+        finished = [record for record in found.values() if record.status is FINISHED]
+        values = gathering.fetch_values(self._loop, finished)
+        return _put_values_in(futures, values)
+
+    def scatter(
+        self,
+        data: Any,
+        workers: Any = None,
+        broadcast: bool = False,
+        direct: bool | None = None,  # noqa: ARG002
+        hash: bool = True,  # noqa: A002
+        timeout: float | str | None = None,  # noqa: ARG002
+    ) -> Any:
+        """Send values to workers and return their futures, in the shape of `data`.
+
+        A list or tuple becomes a list of futures, a dict a dict of futures, a set a set; anything
+        else one future. `workers` are ranks or host names that take turns. With `broadcast` each
+        value goes to all of them, through a tree.
+
+        >>> numbers = client.scatter({"numbers": [1, 2, 3]})["numbers"]
+        >>> client.submit(sum, numbers).result()
+        6
+        """
+        self._check_open()
+        if isinstance(data, dict):
+            names = list(data)
+            futures = self._scatter([data[name] for name in names], workers, broadcast, hash, names)
+            return dict(zip(names, futures, strict=True))
+        if isinstance(data, list | tuple | set | frozenset):
+            futures = self._scatter(list(data), workers, broadcast, hash, None)
+            return type(data)(futures) if isinstance(data, set | frozenset | tuple) else futures
+        return self._scatter([data], workers, broadcast, hash, None)[0]
+
+    def _scatter(
+        self,
+        values: list[Any],
+        workers: Any,
+        broadcast: bool,
+        by_content: bool,
+        names: list[Hashable] | None,
+    ) -> list[Future]:
+        core, ranks = self._loop.core, self._ranks(workers)
+        futures: list[Future] = []
+        new: list[tuple[FutureRecord, Any]] = []
+        for number, value in enumerate(values):
+            frames = to_frames(value, self.config.inline_bytes_max)
+            token = ("scattered", frames) if by_content and isinstance(frames, bytes) else None
+            with self.lock:
+                name = names[number] if names is not None else None
+                known = core.by_name.get(name) if name is not None else core.by_token.get(token)
+                if known is None or known.status in (ERROR, CANCELLED):
+                    prefix = type(value).__name__
+                    known = FutureRecord(core.next_number(), prefix, name, token)
+                    core.add(known, named=name is not None)
+                    new.append((known, frames))
+                futures.append(self.make_future(known))
+        # Keys count up, so that values scattered one by one go to the workers in turn as well.
+        turn = new[0][0].key % len(ranks) if new else 0
+        gathering.put_values(self._loop, new, ranks[turn:] + ranks[:turn])
+        if broadcast and new:
+            self.replicate(futures, workers=workers)
+        return futures
+
+    def replicate(self, futures: Any, n: int | None = None, workers: Any = None) -> None:
+        """Copy values to `n` of the workers (default: all of them) and wait for the copies."""
+        ranks = self._ranks(workers)[:n]
+        found = {future._record.key: future for future in self._futures_in(futures)}  # noqa: SLF001
+        keys = list(found)
+        for future in found.values():
+            self.wait_for_record(future._record, None)  # noqa: SLF001
+        with self.lock:
+            self._loop.core.to_scheduler(m.ReplicateKeys(keys, ranks))
+        wanted = set(ranks)
+        while True:
+            holders = self.ask("who_has", keys)
+            if all(wanted <= set(holders.get(key, ())) for key in keys):
+                return
+            self._loop.wait_until(lambda: False, 0.002)
+
+
+def _put_values_in(shape: Any, values: dict[Key, Any]) -> Any:
+    """Return `shape` with values in the place of futures; futures without one leave lists."""
+    if isinstance(shape, Future):
+        return values.get(shape._record.key)  # noqa: SLF001
+    if isinstance(shape, dict):
+        return {
+            name: _put_values_in(item, values)
+            for name, item in shape.items()
+            if _has_value(item, values)
+        }
+    if isinstance(shape, list | tuple | set | frozenset):
+        items = [_put_values_in(item, values) for item in shape if _has_value(item, values)]
+        return items if isinstance(shape, list) else type(shape)(items)
+    return shape
+
+
+def _has_value(item: Any, values: dict[Key, Any]) -> bool:
+    return not isinstance(item, Future) or item._record.key in values  # noqa: SLF001

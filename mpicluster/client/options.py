@@ -1,0 +1,74 @@
+"""What do `workers=`, `resources=`, `retries=` and `priority=` mean for the tasks of a call?
+
+Host names become ranks here, and wishes that no worker can ever meet are errors here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mpicluster.errors import NoValidWorkerError
+from mpicluster.ids import Rank
+from mpicluster.messages import NO_OPTIONS, TaskOptions
+
+
+def make_options(
+    described: Sequence[Mapping[str, Any]],
+    workers: Any = None,
+    allow_other_workers: bool = False,
+    resources: Mapping[str, float] | None = None,
+    retries: int | None = None,
+    priority: int = 0,
+) -> TaskOptions:
+    """Return checked options; `described` are the workers of the cluster."""
+    if workers is None and not resources and not retries and not priority:
+        return NO_OPTIONS
+    ranks = find_ranks(described, workers) if workers is not None else []
+    pairs = tuple(sorted((str(name), float(need)) for name, need in (resources or {}).items()))
+    options = TaskOptions(
+        tuple(ranks), bool(allow_other_workers), pairs, int(retries or 0), int(priority or 0)
+    )
+    if pairs:
+        _check_resources(described, options)
+    return options
+
+
+def _check_resources(described: Sequence[Mapping[str, Any]], options: TaskOptions) -> None:
+    wanted = dict(options.resources)
+    for worker in described:
+        permitted = (
+            not options.workers or options.allow_other_workers or worker["rank"] in options.workers
+        )
+        offered = worker.get("resources") or {}
+        if permitted and all(offered.get(name, 0) >= need for name, need in wanted.items()):
+            return
+    offers = {worker["rank"]: worker.get("resources") or {} for worker in described[:8]}
+    raise NoValidWorkerError(
+        f"The task asks for the resources {wanted}, but no worker that it may use has them; the "
+        f"workers offer {offers}. Start the cluster with resources, for example "
+        "`mpicluster run --resources GPU=1`, or ask for less."
+    )
+
+
+def find_ranks(described: Sequence[Mapping[str, Any]], workers: Any) -> list[Rank]:
+    """Return the ranks that a user means by ranks, host names or a list of them."""
+    wanted = [workers] if isinstance(workers, int | str) else list(_flat(workers))
+    ranks: dict[Rank, None] = {}
+    for name in wanted:
+        found = [w["rank"] for w in described if name in (w["rank"], w["host"], str(w["rank"]))]
+        if not found:
+            hosts = sorted({str(worker["host"]) for worker in described})
+            raise NoValidWorkerError(
+                f"There is no worker {name!r}. Workers are named by rank "
+                f"({', '.join(str(w['rank']) for w in described[:16])}) or by host "
+                f"({', '.join(hosts[:16])})."
+            )
+        ranks.update(dict.fromkeys(found))
+    return list(ranks)
+
+
+def _flat(workers: Iterable[Any]) -> Iterable[Any]:
+    for worker in workers:
+        if isinstance(worker, list | tuple | set):
+            yield from worker
+        else:
+            yield worker

@@ -1,0 +1,220 @@
+"""How does a client turn calls into tasks?"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from mpicluster.client import submission
+from mpicluster.client.future import Future
+from mpicluster.client.moving import Moving
+from mpicluster.client.options import make_options
+from mpicluster.client.records import ERROR, FutureRecord
+from mpicluster.ids import Key
+
+#: Calls of a `map` that are made while the lock is held: enough to make its cost small.
+CALLS_PER_LOCK = 100
+#: The inputs of a call without any, shared by all of them.
+NO_INPUTS: list[Key] = []
+
+
+class Submitting(Moving):
+    """The methods of a client that make tasks of functions."""
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        key: Hashable | None = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        retries: int | None = None,
+        priority: int = 0,
+        fifo_timeout: Any = None,  # noqa: ARG002  (distributed's signature)
+        allow_other_workers: bool = False,
+        pure: bool = True,
+        **kwargs: Any,
+    ) -> Future:
+        """Run `func(*args, **kwargs)` on a worker and return its future.
+
+        Futures among the arguments, also inside containers, stand for their values. With `pure`,
+        an equal call that is still known shares one task; say `pure=False` for functions that
+        give another result each time. `workers` are ranks or host names, `resources` what the
+        task holds of each worker's, `retries` how often it may raise, and of two tasks that could
+        run the one with the larger `priority` runs first.
+
+        Raises `TaskSerializationError` if something cannot be pickled and `NoValidWorkerError`
+        if no worker can ever run the task.
+
+        >>> client.submit(pow, 2, 10).result()
+        1024
+        """
+        if not callable(func):
+            raise TypeError(
+                f"submit was given {func!r} as the function to run, which cannot be called. The "
+                "function comes first, then its arguments: client.submit(f, 1, 2)."
+            )
+        options = make_options(
+            self._workers(), workers, allow_other_workers, resources, retries, priority
+        )
+        prefix = submission.function_name(func)
+        with self.lock:
+            self._check_open()
+            buffer = submission.TaskBuffer(self._loop, options)
+            future = self._add_call(buffer, func, prefix, args, kwargs, key, pure)
+            buffer.send()
+        self._loop.flush_soon()
+        return future
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: str | Sequence[Hashable] | None = None,
+        workers: Any = None,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: Any = None,  # noqa: ARG002
+        pure: bool = True,
+        batch_size: int | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Run `func` on each element of the iterables and return the futures in their order.
+
+        The first tasks run while the last are still being sent. `key` is a prefix or one name per
+        task; the other arguments mean what they mean for `submit`. Keyword arguments are the same
+        for all tasks; large ones are sent once.
+
+        >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))
+        [1, 4, 9]
+        """
+        if not callable(func):
+            raise TypeError(
+                f"map was given {func!r} as the function to run, which cannot be called. The "
+                "function comes first, then the iterables: client.map(f, range(10))."
+            )
+        if not iterables:
+            raise ValueError("map needs at least one iterable: client.map(f, range(10)).")
+        options = make_options(
+            self._workers(), workers, allow_other_workers, resources, retries, priority
+        )
+        prefix = key if isinstance(key, str) else submission.function_name(func)
+        names = iter(key) if key is not None and not isinstance(key, str) else None
+        kwargs = self._scatter_large_kwargs(kwargs)
+        futures: list[Future] = []
+        buffer = submission.TaskBuffer(self._loop, options)
+        self._loop.check()
+        calls = zip(*iterables, strict=False)
+        while chunk := list(islice(calls, CALLS_PER_LOCK)):
+            with self.lock:
+                self._check_open()
+                for args in chunk:
+                    name = next(names) if names is not None else None
+                    futures.append(self._add_call(buffer, func, prefix, args, kwargs, name, pure))
+                    if buffer.full:
+                        self.send_full(buffer)
+        with self.lock:
+            buffer.send()
+        self._loop.flush_soon()
+        return futures
+
+    def send_full(self, buffer: submission.TaskBuffer) -> None:
+        """Send a full message; wait while the scheduler has too many before it."""
+        with self.lock:
+            buffer.send()
+        self._loop.turn()
+        if self._loop.core.backlog > self.config.submit_credits:
+            self._loop.wait_until(
+                lambda: self._loop.core.backlog <= self.config.submit_credits // 2
+            )
+
+    def _scatter_large_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Scatter large keyword arguments once for all tasks of a `map`."""
+        limit = self.config.scatter_bytes_min
+        return {
+            name: self.scatter([value], hash=False)[0]
+            if submission.is_large(value, limit) else value
+            for name, value in kwargs.items()
+        }  # fmt: skip
+
+    def _add_call(
+        self,
+        buffer: submission.TaskBuffer,
+        func: Callable[..., Any],
+        prefix: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: Hashable | None,
+        pure: bool,
+    ) -> Future:
+        """Turn one call into a task, or find the task of an equal call; under the lock."""
+        core = self._loop.core
+        if name is not None and name in core.by_name:
+            return self.make_future(core.by_name[name])
+        function = self.functions.number(func, prefix)
+        payload, inputs = self._pickle_call(buffer, prefix, args, kwargs)
+        token = (function, payload, tuple(inputs)) if name is None and pure else None
+        if token is not None:
+            known = core.by_token.get(token)
+            if known is not None and known.status is not ERROR:
+                return self.make_future(known)
+        key = core.next_number()
+        record = FutureRecord(key, prefix, name, token)
+        core.add(record, named=name is not None)
+        buffer.add(key, function, payload, inputs, True)
+        return self.make_future(record)
+
+    def _pickle_call(
+        self,
+        buffer: submission.TaskBuffer,
+        prefix: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[bytes, list[Key]]:
+        """Return the payload of a call and the keys of its inputs."""
+        if not kwargs and submission.PLAIN.issuperset(map(type, args)):
+            # Most calls of a long `map`; what follows would find nothing in them.
+            payload = pickle.dumps((args, kwargs), 5)
+            if len(payload) <= self.config.scatter_bytes_min:
+                return payload, NO_INPUTS
+        inputs = submission.InputList()
+        if submission.has_futures(args, Future) or (
+            kwargs and submission.has_futures(kwargs, Future)
+        ):
+            args = submission.replace_futures(args, Future, inputs)
+            kwargs = submission.replace_futures(kwargs, Future, inputs)
+        return self.dump_call(buffer, prefix, args, kwargs, inputs), list(inputs.keys)
+
+    def dump_call(
+        self,
+        buffer: submission.TaskBuffer,
+        prefix: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: submission.InputList,
+    ) -> bytes:
+        """Return the payload of a call; large arguments become inputs of their own."""
+        payload = submission.dump_call(args, kwargs, prefix)
+        if len(payload) <= self.config.scatter_bytes_min:
+            return payload
+
+        def scatter(value: Any) -> Key:
+            future: Future = self.scatter([value], hash=False)[0]
+            buffer.kept.append(future)  # until the task that needs it has been sent
+            return future.use_as_input()
+
+        limit = self.config.scatter_bytes_min
+        light = submission.LightPickler(limit, inputs, scatter)
+        payload = light.dump_call(args, kwargs)
+        if len(payload) <= limit:
+            return payload
+        # What is left is text, bytes or containers of small things: whole arguments go.
+        args = tuple(
+            inputs.add(scatter(value)) if submission.is_large(value, limit) else value
+            for value in args
+        )
+        return light.dump_call(args, kwargs)

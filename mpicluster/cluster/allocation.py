@@ -1,0 +1,114 @@
+"""Which hosts has the batch system given to this job?
+
+Reads the environment of Slurm, PBS, SGE and LSF and the files that it names; starts nothing.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mpicluster.errors import WorldError
+
+#: How a nodelist of Slurm groups numbers: n[1-3,7] (srun(1), "hostlist").
+_BRACKETS: Final = re.compile(r"^([^\[]*)\[([^\]]+)\](.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The hosts of a job and the cores granted on each; `system` is "" outside of a job."""
+
+    system: str
+    hosts: tuple[str, ...]
+    cores: tuple[int, ...]
+
+
+def find_allocation(environment: Mapping[str, str]) -> Allocation:
+    """Return the allocation that this process runs in."""
+    for reader in (_slurm, _pbs, _sge, _lsf):
+        found = reader(environment)
+        if found is not None:
+            return found
+    return Allocation("", (), ())
+
+
+def expand_hostlist(text: str) -> list[str]:
+    """Return the host names of a list as Slurm writes it.
+
+    >>> expand_hostlist("n[1-3,07],login")
+    ['n1', 'n2', 'n3', 'n07', 'login']
+    """
+    hosts: list[str] = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+        found = _BRACKETS.match(part)
+        if found is None:
+            hosts.append(part)
+            continue
+        before, numbers, after = found.groups()
+        for number in numbers.split(","):
+            first, _, last = number.partition("-")
+            for value in range(int(first), int(last or first) + 1):
+                hosts += expand_hostlist(f"{before}{value:0{len(first)}d}{after}")
+    return hosts
+
+
+def _slurm(environment: Mapping[str, str]) -> Allocation | None:
+    nodes = environment.get("SLURM_JOB_NODELIST")
+    if not nodes or "SLURM_JOB_ID" not in environment:
+        return None
+    hosts = expand_hostlist(nodes)
+    cores: list[int] = []
+    # SLURM_JOB_CPUS_PER_NODE is like "4(x2),2": four cores on two nodes, two on the third.
+    for part in environment.get("SLURM_JOB_CPUS_PER_NODE", "").split(","):
+        found = re.match(r"^(\d+)(?:\(x(\d+)\))?$", part)
+        if found:
+            cores += [int(found[1])] * int(found[2] or 1)
+    if len(cores) != len(hosts):
+        cores = [1] * len(hosts)
+    return Allocation("slurm", tuple(hosts), tuple(cores))
+
+
+def _counted(system: str, names: list[str]) -> Allocation:
+    """Return an allocation from one name per core."""
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return Allocation(system, tuple(counts), tuple(counts.values()))
+
+
+def _read_lines(path: str, system: str) -> list[str]:
+    try:
+        return [line for line in Path(path).read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise WorldError(
+            f"The job's list of hosts, which {system} names as {path!r}, cannot be read: {error}. "
+            "Start the script from the job script, on the first host of the job."
+        ) from error
+
+
+def _pbs(environment: Mapping[str, str]) -> Allocation | None:
+    path = environment.get("PBS_NODEFILE")
+    if not path:
+        return None
+    found = _counted("pbs", [line.strip() for line in _read_lines(path, "PBS")])
+    cores = environment.get("NCPUS", "")
+    # With mpiprocs=1 a host is listed once however many cores it has; NCPUS says how many.
+    if cores.isdigit() and all(count == 1 for count in found.cores):
+        return Allocation("pbs", found.hosts, (int(cores),) * len(found.hosts))
+    return found
+
+
+def _sge(environment: Mapping[str, str]) -> Allocation | None:
+    path = environment.get("PE_HOSTFILE")
+    if not path:
+        return None
+    rows = [line.split() for line in _read_lines(path, "Grid Engine")]
+    return Allocation("sge", tuple(row[0] for row in rows), tuple(int(row[1]) for row in rows))
+
+
+def _lsf(environment: Mapping[str, str]) -> Allocation | None:
+    words = environment.get("LSB_MCPU_HOSTS", "").split()
+    if not words:
+        return None
+    return Allocation("lsf", tuple(words[::2]), tuple(int(word) for word in words[1::2]))

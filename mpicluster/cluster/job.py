@@ -1,0 +1,330 @@
+"""How does a rank of an MPI job begin, play its role and end?
+
+Rank 1 gets a `Job` and runs the user's script; the other ranks run their loops and leave. The
+job's exit status is the script's. Nobody waits for ever: what cannot end in order is aborted.
+"""
+
+import atexit
+import faulthandler
+import os
+import platform
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from mpicluster import messages as m
+from mpicluster.client.loop import ClientLoop, allocate_for_client
+from mpicluster.cluster import roles
+from mpicluster.cluster.base import Cluster, set_current_job
+from mpicluster.cluster.hosts import available_cores, available_memory, parse_bytes
+from mpicluster.config import Config
+from mpicluster.errors import WorldError
+from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK
+from mpicluster.scheduler.loop import SchedulerLoop
+from mpicluster.transport.mpi import (
+    MPITransport,
+    connect,
+    library_text,
+    remove_shared_files,
+)
+from mpicluster.versions import differences, local_versions
+from mpicluster.worker.loop import WorkerLoop, WorkerSettings
+from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, stop_zygote
+
+#: Exit status of a world that makes no cluster.
+WORLD_STATUS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What `mpicluster run` and `initialize` may ask for."""
+
+    slots: int | None = None
+    memory_limit: str | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    #: Settings of `Config`.
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Job(Cluster):
+    """The ranks of this MPI job, as rank 1 sees them."""
+
+    kind = "MPI job"
+
+    def __init__(
+        self, transport: MPITransport, config: Config, infos: list[dict[str, Any]]
+    ) -> None:
+        self.versions = infos[0]["versions"]
+        self._transport = transport
+        self._config = config
+        self._hosts = [info["host"] for info in infos]
+        self._loop = ClientLoop(transport, config, allocate_for_client, local_versions())
+        self._loop.start()
+        self._ended = False
+
+    def connect(self) -> ClientLoop:
+        """Return the connection that all clients of the script share."""
+        return self._loop
+
+    def scheduler_host(self) -> str:
+        """Return the host of rank 0."""
+        return str(self._hosts[0])
+
+    def close(self) -> None:
+        """Nothing: the ranks of a job end with its script."""
+
+    def end(self) -> None:
+        """End all ranks in order; abort the job if one does not answer."""
+        if self._ended:
+            return
+        self._ended = True
+        set_current_job(None)
+        loop = self._loop
+        try:
+            with loop.lock:
+                loop.core.to_scheduler(m.ClientStopped(stop=True))
+            stopped = loop.wait_until(lambda: loop.core.stopped, self._config.stop_timeout_s)
+        except Exception as error:  # noqa: BLE001  (the job must end, whatever went wrong)
+            stopped = loop.core.stopped
+            if not stopped:
+                print(f"mpicluster: the job cannot end in order: {error}", file=sys.stderr)
+        if not stopped:
+            _abort(self._transport, "The scheduler does not answer, so the job is aborted.")
+        loop.close()
+        _leave_mpi(self._transport, self._config)
+
+
+def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | None:  # noqa: RET503
+    """Play this rank's role.
+
+    Returns on rank 1 with the job, and without one when there is only this process; the other
+    ranks leave the program here when the job is over.
+    """
+    faulthandler.enable()
+    config = Config.load(options.settings)
+    promise = roles.read_promise(os.environ)
+    if promise is None or promise.size == 1:
+        return None
+    _check(promise, lambda: roles.check_launcher(os.environ, library_text()))
+    zygote: Zygote | None = None
+    if promise.rank >= FIRST_WORKER_RANK:
+        modules = modules_to_preload(script_text)
+        zygote = spawn_zygote(config.threads_per_slot, paths, modules)
+    transport = connect()
+    try:
+        _check(promise, lambda: roles.check_world(transport.size, promise, transport.library))
+    except SystemExit:
+        if zygote is not None:
+            stop_zygote(zygote)
+        transport.close()
+        remove_shared_files()  # a singleton of Open MPI leaves its file behind
+        raise
+    infos = _exchange(transport)
+    slots = _slots(infos, options)
+    if transport.rank == CLIENT_RANK:
+        return _become_client(transport, config, infos, slots)
+    _run_loop(transport, config, infos, options, zygote)
+
+
+def _check(promise: roles.Promise, check: Callable[[], None]) -> None:
+    """Leave the program if the ranks make no cluster; one of them says why."""
+    try:
+        check()
+    except WorldError as error:
+        if promise.rank == 0:
+            print(f"mpicluster: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(WORLD_STATUS) from None
+
+
+def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
+    """Tell all ranks about this one and return what they say, in rank order."""
+    cores = sorted(os.sched_getaffinity(0))[: available_cores()]
+    info = {
+        "host": platform.node(), "cores": cores, "memory": available_memory(),
+        "versions": local_versions(),
+    }  # fmt: skip
+    gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
+    return gathered
+
+
+def _slots(infos: list[dict[str, Any]], options: JobOptions) -> dict[int, int]:
+    hosts, cores = [info["host"] for info in infos], [info["cores"] for info in infos]
+    return roles.worker_slots(hosts, cores, options.slots)
+
+
+def _become_client(
+    transport: MPITransport, config: Config, infos: list[dict[str, Any]], slots: dict[int, int]
+) -> Job:
+    print(roles.describe_world(infos, slots), file=sys.stderr, flush=True)
+    others = {rank: info["versions"] for rank, info in enumerate(infos)}
+    hosts = {rank: info["host"] for rank, info in enumerate(infos)}
+    for sentence in differences(local_versions(), others, hosts):
+        print(f"mpicluster: warning: {sentence}", file=sys.stderr, flush=True)
+    job = Job(transport, config, infos)
+    set_current_job(job)
+    return job
+
+
+def _run_loop(
+    transport: MPITransport,
+    config: Config,
+    infos: list[dict[str, Any]],
+    options: JobOptions,
+    zygote: Zygote | None,
+) -> NoReturn:
+    """Run the scheduler's or a worker's loop to its end and leave the program."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 1 decides what an interrupt means
+    signal.signal(signal.SIGTERM, _leave_on_signal)
+    try:
+        if roles.role_of(transport.rank) is roles.Role.SCHEDULER:
+            ranks = list(range(FIRST_WORKER_RANK, transport.size))
+            SchedulerLoop(transport, config, ranks).run(freeze=True)
+        else:
+            settings = _worker_settings(transport.rank, infos, options)
+            WorkerLoop(transport, config, settings, zygote or spawn_zygote(1)).run()
+        _leave_mpi(transport, config)
+    except BaseException:  # noqa: BLE001  (a broken rank ends the job loudly)
+        _abort(transport, traceback.format_exc())
+    # Not os._exit: MPICH tells its launcher in an exit handler that this rank ends in order.
+    raise SystemExit(0)
+
+
+def _leave_mpi(transport: MPITransport, config: Config) -> None:
+    """Finalise MPI; should another rank not come along, say where this one waits, and end."""
+    faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
+    transport.close()
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _worker_settings(
+    rank: int, infos: list[dict[str, Any]], options: JobOptions
+) -> WorkerSettings:
+    hosts, memory = [info["host"] for info in infos], [info["memory"] for info in infos]
+    limit = options.memory_limit
+    return WorkerSettings(
+        host=hosts[rank],
+        slots=_slots(infos, options)[rank],
+        memory_limit=parse_bytes(limit) if limit else roles.memory_shares(hosts, memory)[rank],
+        resources=options.resources,
+        versions=infos[rank]["versions"],
+    )
+
+
+def _abort(transport: MPITransport, text: str) -> NoReturn:
+    place = f"rank {transport.rank} on {platform.node()}"
+    print(f"mpicluster: {place}: {text}", file=sys.stderr, flush=True)
+    transport.abort(1)
+    os._exit(1)
+
+
+def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
+    """End this rank: the launcher or the batch system ends all of them."""
+    remove_shared_files()
+    os._exit(128 + number)
+
+
+# --- rank 1 ----------------------------------------------------------------------------------
+
+
+class Terminated(SystemExit):
+    """The batch system or the launcher ends the job."""
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated(128 + number)
+
+
+def run_script(script: str, arguments: Sequence[str], options: JobOptions) -> int:
+    """Run a script as `python script arguments` would, on a cluster; return its exit status."""
+    folder = str(Path(script).resolve().parent)
+    job = start(options, [folder], Path(script).read_text(errors="replace"))
+    sys.argv = [script, *arguments]
+    sys.path[0:0] = [folder]
+    if job is not None:
+        signal.signal(signal.SIGTERM, _terminate)
+    status = _run_to_status(script)
+    if job is not None:
+        job.end()
+    return status
+
+
+def _run_to_status(script: str) -> int:
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except Terminated as ended:
+        _leave_at_once(int(ended.code or 1))
+    except SystemExit as ended:
+        return _exit_status(ended.code)
+    except KeyboardInterrupt:
+        print("mpicluster: interrupted", file=sys.stderr, flush=True)
+        return 130
+    except BaseException as error:  # noqa: BLE001  (as the interpreter does)
+        _print_traceback(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
+def _exit_status(code: object) -> int:
+    """Return the status that `sys.exit(code)` means (sys.exit's documentation)."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr, flush=True)
+    return 1
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """End this rank now: the others have been told to end as well and will not answer."""
+    atexit._run_exitfuncs()  # noqa: SLF001  (what the user registered must run)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    remove_shared_files()
+    os._exit(status)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print a traceback without the frames of this package and of runpy."""
+    here = {__file__, runpy.__file__, "<frozen runpy>"}
+    while trace is not None and trace.tb_frame.f_code.co_filename in here:
+        trace = trace.tb_next
+    sys.stdout.flush()
+    traceback.print_exception(kind, error, trace)
+    sys.stderr.flush()
+
+
+def initialize(
+    slots: int | None = None,
+    memory_limit: str | None = None,
+    resources: dict[str, float] | None = None,
+    **settings: Any,
+) -> bool:
+    """Turn `mpirun -n N python script.py` into a cluster: call it before anything else.
+
+    On rank 1 it returns True and the script goes on; the other ranks play their roles and leave
+    here. Without a launcher it returns False, and `Client()` starts a LocalCluster. `slots`,
+    `memory_limit` (like "16GB") and `resources` are those of each worker, other arguments are
+    settings of `Config`.
+
+    >>> import mpicluster
+    >>> mpicluster.initialize(slots=4, memory_limit="16GB")  # doctest: +SKIP
+    >>> client = mpicluster.Client()  # doctest: +SKIP
+    """
+    options = JobOptions(slots, memory_limit, dict(resources or {}), settings)
+    script = Path(sys.argv[0])
+    text = script.read_text(errors="replace") if script.is_file() else ""
+    job = start(options, [str(script.resolve().parent)] if text else [], text)
+    if job is None:
+        return False
+    signal.signal(signal.SIGTERM, _terminate)
+    atexit.register(job.end)
+    return True

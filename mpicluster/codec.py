@@ -1,0 +1,63 @@
+"""How does a message become bytes, and bytes a message?
+
+On the wire a message is a msgpack array, its class's number first and its fields in order; a bundle
+is an array of messages. Used between ranks and between a worker and its slots.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, Final
+
+import msgpack
+
+from mpicluster.errors import ProtocolError
+
+#: Fields that concern only the process that holds the message.
+_LOCAL_FIELDS: Final = ("buffers", "on_sent")
+
+
+class Codec:
+    """Turns messages of the given classes into bytes and back.
+
+    The number of a class on the wire is its place in the list; new ones go to the end.
+    """
+
+    def __init__(self, classes: Sequence[type[Any]]) -> None:
+        self.classes = tuple(classes)
+        self._codes = {found: code for code, found in enumerate(self.classes)}
+        self._rows = {found: _row_maker(field_names(found)) for found in self.classes}
+
+    def encode(self, messages: Iterable[Any]) -> bytes:
+        """Return the wire form of messages, in their order."""
+        codes, rows = self._codes, self._rows
+        packed: bytes = msgpack.packb(
+            [(codes[type(message)], *rows[type(message)](message)) for message in messages]
+        )
+        return packed
+
+    def decode(self, bundle: bytes | memoryview) -> list[Any]:
+        """Return the messages; a `ProtocolError` says what cannot be understood."""
+        classes = self.classes
+        try:
+            rows = msgpack.unpackb(bundle, strict_map_key=False)
+            return [classes[row[0]](*row[1:]) for row in rows]
+        except (IndexError, TypeError, ValueError) as error:
+            raise ProtocolError(
+                f"A bundle of {len(bundle)} bytes cannot be decoded ({error}). All ranks must run "
+                "the same version of mpicluster: client.get_versions(check=True) compares them."
+            ) from error
+
+
+def field_names(message: type[Any]) -> tuple[str, ...]:
+    """Return the fields of a message that travel."""
+    return tuple(f.name for f in fields(message) if f.name not in _LOCAL_FIELDS)
+
+
+def _row_maker(names: tuple[str, ...]) -> Callable[[Any], Sequence[Any]]:
+    if not names:
+        return lambda _message: ()
+    if len(names) == 1:
+        getter = attrgetter(names[0])
+        return lambda found: (getter(found),)
+    return attrgetter(*names)

@@ -1,0 +1,177 @@
+"""Which limits, intervals and sizes does a cluster run with?
+
+One frozen object holds them all, with unit and reason. Values come from `/etc/mpicluster.toml`,
+then the user's `~/.config/mpicluster.toml`, then `./mpicluster.toml`, then `MPICLUSTER_*`
+variables, then arguments; a later source wins. Cores get the object, they never read files.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mpicluster.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every number that somebody might want to change.
+
+    >>> Config().update({"allowed_failures": 5}, "an example").allowed_failures
+    5
+    """
+
+    # --- tasks ---
+    #: A task that ended its process this often fails with `KilledWorker`.
+    allowed_failures: int = 3
+    #: "tasks": a lost rank ends the job. "ranks": the others go on and compute again what it held.
+    survive: str = "tasks"
+    #: Work sent ahead to a worker, in seconds per slot: covers the way to the scheduler and back.
+    prefetch_s: float = 0.02
+    #: Tasks sent ahead per slot at most, however short they are: bounds what must be stolen back.
+    prefetch_tasks_max: int = 1000
+    #: What a task is thought to take before the first of its kind has been measured.
+    unknown_duration_s: float = 0.5
+    #: Waiting tasks are taken back from a worker that would need longer than this to start them.
+    steal_after_s: float = 0.05
+    #: How often the scheduler looks for workers that have fallen behind.
+    balance_interval_s: float = 0.1
+    #: Speed at which values are thought to move when placement weighs waiting against moving.
+    bandwidth_bytes_per_s: float = 1e9
+    #: Cost of asking for a value, beside its size.
+    fetch_latency_s: float = 0.0005
+
+    # --- slots ---
+    #: Work queued at one slot: long enough to hide its way to the worker and back.
+    slot_queue_s: float = 0.002
+    #: Tasks queued at one slot at most.
+    slot_queue_max: int = 256
+    #: Threads of BLAS and OpenMP in each slot.
+    threads_per_slot: int = 1
+    #: Results of finished tasks wait at most this long in a slot for the next one to end.
+    slot_report_s: float = 0.001
+
+    # --- values ---
+    #: A result up to this size goes to the client at once, before it asks.
+    push_bytes_max: int = 4096
+    #: A value larger than this lies in a shared segment; smaller ones travel inside messages.
+    inline_bytes_max: int = 65536
+    #: An argument larger than this is scattered by the client, not put into the task.
+    scatter_bytes_min: int = 1 << 20
+    #: A graph whose serialised tasks exceed this gives a warning that names the largest.
+    large_graph_bytes: int = 10_000_000
+    #: Free segments kept for the next value, per worker: fresh memory is ten times slower.
+    segment_cache_bytes: int = 2 << 30
+    #: Values that one worker fetches at the same time.
+    fetches_max: int = 8
+    #: Small values are fetched together up to this size.
+    fetch_bytes_max: int = 8 << 20
+
+    # --- memory, as shares of the rank's limit ---
+    #: Over this share of stored values the oldest go to scratch.
+    memory_target: float = 0.6
+    #: Over this share of all memory the worker takes no new task.
+    memory_pause: float = 0.8
+    #: Over this share of all memory the largest slot is ended and its task fails.
+    memory_terminate: float = 0.95
+    #: How often memory is measured while tasks run.
+    memory_interval_s: float = 0.2
+    #: Folder for values that do not fit into memory; "": a local disk of the host.
+    scratch: str = ""
+
+    # --- messages ---
+    #: A client sends its graph in messages of this many bytes ...
+    submit_bytes_max: int = 1 << 20
+    #: ... of at most this many tasks: the first begin to run while the next are being made ...
+    submit_tasks_max: int = 2000
+    #: ... and at most this many that the scheduler has not accepted yet.
+    submit_credits: int = 16
+
+    # --- waiting ---
+    #: After the last message a rank that expects another polls without sleeping for this long.
+    spin_s: float = 0.01
+    #: Then it sleeps for this long, doubling ...
+    sleep_s_min: float = 0.00005
+    #: ... up to this while tasks run ...
+    sleep_s_max: float = 0.001
+    #: ... and up to this when nothing has happened for `idle_after_s`.
+    idle_sleep_s_max: float = 0.02
+    #: A rank without messages for this long is idle.
+    idle_after_s: float = 1.0
+
+    # --- life ---
+    #: How often a worker gives a sign of life with its metrics.
+    status_interval_s: float = 1.0
+    #: A rank silent for this long is lost (only with survive = "ranks").
+    lost_after_s: float = 30.0
+    #: All workers must have started after this time, or the job ends with a message.
+    start_timeout_s: float = 300.0
+    #: A rank that has not left this long after the order to stop is ended by force.
+    stop_timeout_s: float = 8.0
+    #: State changes kept for `story(key)`.
+    history_length: int = 20_000
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, Any] | None = None) -> "Config":
+        """Return the configuration from files, the environment and `overrides`, in this order."""
+        config = cls()
+        for path in config_files():
+            if path.is_file():
+                config = config.update(_read_file(path), str(path))
+        environment = {
+            name.removeprefix(_PREFIX).lower(): value
+            for name, value in os.environ.items()
+            if name.startswith(_PREFIX) and name.removeprefix(_PREFIX).lower() in _TYPES
+        }
+        config = config.update(environment, "the environment")
+        return config.update(dict(overrides or {}), "the arguments")
+
+    def update(self, values: Mapping[str, Any], source: str) -> "Config":
+        """Return a configuration with `values` in place; a wrong name or type is an error."""
+        changes: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in _TYPES:
+                raise ConfigError(
+                    f"The setting {name!r} from {source} is not known. Known settings are: "
+                    f"{', '.join(sorted(_TYPES))}."
+                )
+            try:
+                changes[name] = _TYPES[name](value)
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"The setting {name!r} from {source} is {value!r}, but it must be "
+                    f"{_TYPES[name].__name__}, as for example {getattr(self, name)!r}."
+                ) from None
+        if changes.get("survive", "tasks") not in ("tasks", "ranks"):
+            raise ConfigError(
+                f"The setting 'survive' from {source} is {changes['survive']!r}; it must be "
+                "'tasks' (a lost rank ends the job) or 'ranks' (the others go on)."
+            )
+        return replace(self, **changes)
+
+
+_PREFIX: Final = "MPICLUSTER_"
+_TYPES: Final[dict[str, type]] = {f.name: type(f.default) for f in fields(Config)}
+
+
+def config_files() -> list[Path]:
+    """Return where settings are looked for, the weakest first."""
+    user = os.environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
+    return [
+        Path("/etc/mpicluster.toml"),
+        Path(user) / "mpicluster.toml",
+        Path("mpicluster.toml"),
+    ]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the settings of a file, without the sections that belong to other programs."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"The settings in {path} cannot be read: {error}. Correct the file or remove it."
+        ) from error
+    return {name: value for name, value in content.items() if not isinstance(value, dict)}

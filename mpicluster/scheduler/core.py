@@ -1,0 +1,394 @@
+"""What does the scheduler do with a message, and what does it send?
+
+The contract of a core: `receive` takes note and never decides where tasks go, `outgoing` decides
+once and empties the outbox. No clock, no I/O, no values, no user code.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.config import Config
+from mpicluster.errors import ProtocolError
+from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank
+from mpicluster.scheduler import lifecycle
+from mpicluster.scheduler.from_clients import FromClients
+from mpicluster.scheduler.placement import note_room, place, queue_anywhere, requeue_local
+from mpicluster.scheduler.reasons import (
+    killed_error,
+    lost_value_error,
+    no_worker_error,
+)
+from mpicluster.scheduler.records import (
+    FunctionRecord,
+    TaskRecord,
+    TaskState,
+    WorkerRecord,
+    may_run,
+)
+from mpicluster.scheduler.sending import compute_tasks, news_for_clients
+from mpicluster.scheduler.stealing import choose_steals
+
+Outgoing = list[tuple[Rank, list[m.Message]]]
+
+
+class SchedulerCore(FromClients):
+    """The scheduler without its surroundings.
+
+    `worker_ranks` are all workers that must report before the cluster counts as started.
+    """
+
+    def __init__(self, config: Config, worker_ranks: list[Rank]) -> None:
+        super().__init__(config, worker_ranks)
+        self._handlers: dict[type[m.Message], Callable[[Rank, Any], None]] = {
+            m.ClientStarted: self._on_client_started,
+            m.DefineFunctions: self._on_define_functions,
+            m.SubmitTasks: self._on_submit_tasks,
+            m.CloseGraph: self._on_close_graph,
+            m.DeclareValues: self._on_declare_values,
+            m.ReplicateKeys: self._on_replicate_keys,
+            m.WantKeys: self._on_want_keys,
+            m.ReleaseKeys: self._on_release_keys,
+            m.FinishKeys: self._on_finish_keys,
+            m.CancelKeys: self._on_cancel_keys,
+            m.AskScheduler: self._on_ask_scheduler,
+            m.Coordinate: self._on_coordinate,
+            m.ClientStopped: self._on_client_stopped,
+            m.WorkerStarted: self._on_worker_started,
+            m.TasksFinished: self._on_tasks_finished,
+            m.TaskErred: self._on_task_erred,
+            m.TaskKilled: self._on_task_killed,
+            m.InputsMissing: self._on_inputs_missing,
+            m.ValuesAdded: self._on_values_added,
+            m.ValuesArrived: self._on_values_arrived,
+            m.CopiesMissed: self._on_copies_missed,
+            m.TasksYielded: self._on_tasks_yielded,
+            m.WorkerStatus: self._on_worker_status,
+            m.WorkerPaused: self._on_worker_paused,
+            m.SlotsLent: self._on_slots_lent,
+            m.WorkerStopped: self._on_worker_stopped,
+            m.WorkerLost: self._on_worker_lost,
+        }
+
+    # --- the contract of a core ---
+
+    def receive(self, source: Rank, message: m.Message, now: float) -> None:
+        """Take note of a message."""
+        self.state.now = now
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(
+                f"Rank {source} sent {type(message).__name__}, which a scheduler does not take."
+            )
+        handler(source, message)
+
+    def outgoing(self, now: float) -> Outgoing:
+        """Decide, and return what to send to whom."""
+        state = self.state
+        state.now = now
+        assigned: dict[WorkerRecord, list[TaskRecord]] = {}
+        if not self._stopping:
+            if self._some_lost:
+                self._fail_hopeless()
+            assigned = place(state)
+        # First what is over, then what begins: a new attempt must not meet the orders for the
+        # one before, nor a value that is made again the order to drop it.
+        self._send_ends()
+        for worker, tasks in assigned.items():
+            for message in compute_tasks(worker, tasks):
+                self._send(worker.rank, message)
+        if self.replication.wanted:
+            for worker, holders in self.replication.next_copies().items():
+                self._send(worker.rank, m.AcquireValues(holders))
+        if now >= self._next_balance and not self._stopping:
+            self._next_balance = now + self.config.balance_interval_s
+            self._steal()
+        for client, message in news_for_clients(state):
+            self._send(client, message)
+        outbox, self._outbox = self._outbox, {}
+        return list(outbox.items())
+
+    def next_deadline(self) -> float | None:
+        """Return when to be called again if nothing arrives; None: not before a message."""
+        busy = any(worker.processing for worker in self.state.workers.values())
+        return self._next_balance if busy and self.state.idle else None
+
+    # --- sending ---
+
+    def _send_ends(self) -> None:
+        """Tell workers which attempts and which values nobody needs any more."""
+        state = self.state
+        for worker, attempts in state.to_cancel.items():
+            keys = [key for key, _ in attempts]
+            self._send(worker.rank, m.CancelTasks(keys, [attempt for _, attempt in attempts]))
+        for worker, keys in state.to_free.items():
+            self._send(worker.rank, m.FreeKeys(keys))
+            worker.frees_sent += 1
+            if state.keeps_lineage:
+                for key in keys:
+                    worker.freed.pop(key, None)  # the dict stays in the order of the numbers
+                    worker.freed[key] = worker.frees_sent
+        state.to_cancel, state.to_free = {}, {}
+
+    def _fail_hopeless(self) -> None:
+        """End the tasks that no worker can run since the last that could is lost."""
+        state, nobody = self.state, not self.worker_ranks
+        ready = list(state.fresh.values())
+        for group in state.groups.values():
+            ready += group.ready.items()
+        if nobody:
+            ready += state.ready.items()
+        for task in ready:
+            if task.state is TaskState.READY and (
+                nobody or (task.group is not None and not task.group.workers)
+            ):
+                lifecycle.become_erred(state, task, no_worker_error(task), "no worker left")
+
+    def _steal(self) -> None:
+        for worker, tasks in choose_steals(self.state).items():
+            for task in tasks:
+                task.stealing = True
+            worker.stealing += len(tasks)
+            note_room(self.state, worker)
+            self._send(
+                worker.rank,
+                m.StealTasks([task.key for task in tasks], [task.attempt for task in tasks]),
+            )
+
+    # --- workers ---
+
+    def _worker(self, rank: Rank) -> WorkerRecord | None:
+        worker = self.state.workers.get(rank)
+        if worker is not None:
+            worker.last_heard = self.state.now
+        return worker
+
+    def _on_worker_started(self, source: Rank, message: m.WorkerStarted) -> None:
+        if source not in self.worker_ranks:
+            return  # it was lost before this report of it came
+        worker = WorkerRecord(source, message.description)
+        worker.last_heard = worker.last_progress = self.state.now
+        self.state.workers[source] = worker
+        for group in self.state.groups.values():
+            if may_run(worker, group.options):
+                group.workers[source] = worker
+        note_room(self.state, worker)
+        self._tell_started()
+
+    def _on_tasks_finished(self, source: Rank, message: m.TasksFinished) -> None:
+        state, tasks = self.state, self.state.tasks
+        worker = self._worker(source)
+        if worker is None:
+            return
+        worker.last_progress = state.now
+        if worker.freed:
+            forget_seen(worker, message.frees_seen)
+        measured: dict[FunctionRecord | None, list[float]] = {}
+        rows = zip(message.keys, message.attempts, message.sizes, message.durations, strict=True)
+        for key, attempt, nbytes, duration_s in rows:
+            task = tasks.get(key)
+            if task is None or task.attempt != attempt or task.processing_on is not worker:
+                self._take_copy(worker, key, nbytes)
+                continue
+            sums = measured.get(task.function)
+            if sums is None:
+                sums = measured[task.function] = [0, 0.0, 0]
+            sums[0] += 1
+            sums[1] += duration_s
+            sums[2] += nbytes
+            lifecycle.stop_processing(state, task)
+            lifecycle.put_in_memory(state, task, worker, nbytes, "finished")
+        for function, (count, seconds, size) in measured.items():
+            if function is not None:
+                measure(function, int(count), seconds, int(size))
+
+    def _take_copy(self, worker: WorkerRecord, key: Key, nbytes: NBytes) -> None:
+        """A worker has a value that no attempt of now has made: a late one, or one fetched."""
+        if key in worker.freed:
+            return  # the order to drop it is on its way
+        task = self.state.tasks.get(key)
+        if task is None or task.state in (TaskState.RELEASED, TaskState.ERRED):
+            self.state.to_free.setdefault(worker, []).append(key)
+        elif task.state is TaskState.MEMORY:
+            lifecycle.add_replica(task, worker)
+        else:
+            lifecycle.accept_copy(self.state, task, worker, nbytes)
+
+    def _current(self, rank: Rank, key: Key, attempt: int) -> TaskRecord | None:
+        """Return the task that a report is about, None if its attempt was given up."""
+        worker, task = self._worker(rank), self.state.tasks.get(key)
+        if worker is None or task is None:
+            return None
+        return task if task.attempt == attempt and task.processing_on is worker else None
+
+    def _on_task_erred(self, source: Rank, message: m.TaskErred) -> None:
+        task = self._current(source, message.key, message.attempt)
+        if task is None:
+            return
+        if task.retries > 0:
+            task.retries -= 1
+            lifecycle.run_again(self.state, task, "retried")
+        else:
+            lifecycle.stop_processing(self.state, task)
+            lifecycle.become_erred(self.state, task, message.error, "raised")
+
+    def _on_task_killed(self, source: Rank, message: m.TaskKilled) -> None:
+        task = self._current(source, message.key, message.attempt)
+        if task is None:
+            return
+        task.failures += 1
+        if task.failures < self.config.allowed_failures:
+            lifecycle.run_again(self.state, task, "slot ended")
+        else:
+            worker = lifecycle.stop_processing(self.state, task)
+            error = killed_error(task, worker, message.how)
+            lifecycle.become_erred(self.state, task, error, "slot ended")
+
+    def _on_inputs_missing(self, source: Rank, message: m.InputsMissing) -> None:
+        task = self._current(source, message.key, message.attempt)
+        if task is None:
+            return
+        worker = self.state.workers[source]
+        for key in message.inputs:
+            dependency = self.state.tasks.get(key)
+            if dependency is not None and dependency.key in worker.has_what:
+                lifecycle.drop_replica(self.state, dependency, worker, "missing")
+        if self._current(source, message.key, message.attempt) is task:
+            lifecycle.run_again(self.state, task, "inputs missing")
+
+    def _on_values_added(self, source: Rank, message: m.ValuesAdded) -> None:
+        worker = self._worker(source)
+        if worker is None:
+            return
+        forget_seen(worker, message.frees_seen)
+        for key, nbytes in zip(message.keys, message.sizes, strict=True):
+            self._take_copy(worker, key, nbytes)
+
+    def _on_values_arrived(self, source: Rank, message: m.ValuesArrived) -> None:
+        state, worker = self.state, self._worker(source)
+        if worker is None:
+            return
+        for key, nbytes in zip(message.keys, message.sizes, strict=True):
+            if state.arriving.pop(key, None) is None:
+                state.early[key] = (worker, nbytes)
+                continue
+            task = state.tasks.get(key)
+            if task is not None and task.state is TaskState.WAITING:
+                lifecycle.put_in_memory(state, task, worker, nbytes, "arrived")
+            else:
+                state.to_free.setdefault(worker, []).append(key)
+
+    def _on_copies_missed(self, source: Rank, message: m.CopiesMissed) -> None:
+        for key in message.keys:
+            self.replication.missed(key, source)
+
+    def _on_tasks_yielded(self, source: Rank, message: m.TasksYielded) -> None:
+        worker = self._worker(source)
+        for key, attempt in zip(message.keys, message.attempts, strict=True):
+            task = self._current(source, key, attempt)
+            if task is not None:
+                lifecycle.run_again(self.state, task, "stolen")
+                if task.state is TaskState.READY:
+                    queue_anywhere(self.state, task)
+        for key in message.refused:
+            task = self.state.tasks.get(key)
+            if task is not None and task.stealing and task.processing_on is worker:
+                task.stealing = False
+                if worker is not None:
+                    worker.stealing -= 1
+                    self.state.touched[worker] = None
+
+    def _on_worker_status(self, source: Rank, message: m.WorkerStatus) -> None:
+        worker = self._worker(source)
+        if worker is not None:
+            worker.metrics = message.metrics
+
+    def _on_worker_paused(self, source: Rank, message: m.WorkerPaused) -> None:
+        worker = self._worker(source)
+        if worker is not None:
+            worker.paused = message.paused
+            self.state.touched[worker] = None
+            if message.paused:
+                requeue_local(self.state, worker)
+
+    def _on_slots_lent(self, source: Rank, message: m.SlotsLent) -> None:
+        worker = self._worker(source)
+        if worker is not None:
+            worker.slots = int(worker.description.get("slots", 1)) + message.count
+            self.state.touched[worker] = None
+
+    def _on_worker_stopped(self, source: Rank, _message: m.WorkerStopped) -> None:
+        self.state.workers.pop(source, None)
+        self._running.pop(source, None)
+        self._finish_stop()
+
+    def _on_worker_lost(self, source: Rank, message: m.WorkerLost) -> None:
+        """A local event of the loop: what only this rank held is computed again."""
+        state, rank = self.state, message.rank
+        if source != SCHEDULER_RANK or rank not in self.worker_ranks:
+            return
+        self.worker_ranks.remove(rank)
+        self._some_lost = True
+        worker = state.workers.pop(rank, None)
+        if worker is not None:
+            self._leave_worker(worker)
+        self.replication.worker_lost(rank)
+        self._lose_scattered(rank)
+        for peer in (*state.clients, *state.workers):
+            self._send(peer, m.WorkerLost(rank, message.reason))
+        self._tell_started()
+        self._finish_stop()
+
+    def _leave_worker(self, worker: WorkerRecord) -> None:
+        """Forget a lost worker: its tasks run elsewhere, its values are gone."""
+        state = self.state
+        for group in state.groups.values():
+            group.workers.pop(worker.rank, None)
+        requeue_local(state, worker)
+        for task in list(worker.has_what.values()):
+            lifecycle.drop_replica(state, task, worker, "worker lost")
+        for task in list(worker.processing.values()):
+            if task.processing_on is worker:
+                lifecycle.run_again(state, task, "worker lost")
+        for queue in (
+            state.idle, state.roomy, state.touched, state.to_free, state.to_cancel
+        ):  # fmt: skip
+            queue.pop(worker, None)
+
+    def _lose_scattered(self, rank: Rank) -> None:
+        """Values that were on their way to a lost worker will never arrive."""
+        state = self.state
+        for key in [key for key, target in state.arriving.items() if target == rank]:
+            del state.arriving[key]
+            task = state.tasks.get(key)
+            if task is not None and task.state is TaskState.WAITING:
+                lifecycle.become_erred(state, task, lost_value_error(task), "worker lost")
+        for key in [key for key, (holder, _) in state.early.items() if holder.rank == rank]:
+            del state.early[key]
+
+
+def forget_seen(worker: WorkerRecord, frees_seen: int) -> None:
+    """Forget which values a worker was told to drop in orders that it has taken in."""
+    freed = worker.freed
+    while freed:
+        key = next(iter(freed))
+        if freed[key] > frees_seen:
+            return
+        del freed[key]
+
+
+def measure(function: FunctionRecord, count: int, seconds: float, nbytes: NBytes) -> None:
+    """Update what is known of a function by the sums over some of its tasks.
+
+    Quickly towards shorter, slowly towards longer: the first call of a function pays for imports,
+    so it tells little about the next ones.
+    """
+    known_s, mean_s = function.duration_s, seconds / count
+    share = 0.5 if mean_s < known_s or not function.finished else 0.1
+    function.duration_s = known_s + (1 - (1 - share) ** count) * (mean_s - known_s)
+    function.finished += count
+    function.duration_s_total += seconds
+    function.nbytes_total += nbytes
+    difference = nbytes // count - function.nbytes_mean
+    if difference:
+        function.nbytes_mean += int((1 - 0.5**count) * difference) or (1 if difference > 0 else -1)

@@ -1,0 +1,317 @@
+"""Which ready task goes to which worker?
+
+A policy: it reads the records, takes tasks from queues, and calls `start_processing`; it changes
+nothing else. All ready tasks wait at the scheduler; a worker gets what its slots can run and a
+little ahead, more where tasks are short. A freed slot takes first the best task whose inputs are
+on that worker, then the best of all; a task moves away from its inputs when waiting for their
+worker would take longer than moving them.
+"""
+
+from itertools import islice
+
+from mpicluster.scheduler.lifecycle import leave_queue, start_processing
+from mpicluster.scheduler.records import (
+    PRIORITY_SHIFT,
+    OptionsGroup,
+    ReadyQueue,
+    SchedulerState,
+    TaskRecord,
+    WorkerRecord,
+)
+
+#: Holders looked at when the best worker for a task is sought: enough to find a good one.
+HOLDERS_MAX = 8
+#: Workers with waiting local tasks that are compared before a task is taken away from its inputs.
+VICTIMS_MAX = 8
+#: An average task shorter than this is taken as this long: messages cost as much.
+DURATION_S_MIN = 2e-6
+#: Share of a worker's memory that results made ahead may fill.
+AHEAD_MEMORY_SHARE = 0.05
+
+
+def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
+    """Assign ready tasks to workers with room; return what was assigned, in order."""
+    assigned: dict[WorkerRecord, list[TaskRecord]] = {}
+    if state.fresh:
+        queue_fresh_tasks(state)
+    for group in state.groups.values():
+        if len(group.ready):
+            place_restricted(state, group, assigned)
+    touched, state.touched = state.touched, {}
+    for worker in touched:
+        fill_from_local(state, worker, assigned)
+        note_room(state, worker)
+    if len(state.ready):
+        spread_over_idle(state, assigned)
+        send_ahead(state, assigned)
+    if state.idle and state.with_local:
+        move_to_idle(state, assigned)
+    return assigned
+
+
+# --- queues ----------------------------------------------------------------------------------
+
+
+def queue_fresh_tasks(state: SchedulerState) -> None:
+    """Put each task that became ready into the queue that suits it."""
+    for task in state.fresh.values():
+        if task.group is not None:
+            queue = task.group.ready
+        elif not task.dependencies:
+            queue = state.ready
+        else:
+            worker = best_holder(task)
+            if worker is None:
+                queue = state.ready
+            else:
+                queue = worker.local
+                state.with_local[worker] = None
+                state.touched[worker] = None
+        task.queue = queue
+        queue.add(task)
+    state.fresh = {}
+
+
+def best_holder(task: TaskRecord) -> WorkerRecord | None:
+    """Return the worker that holds most bytes of a task's inputs, the least busy among equals."""
+    dependencies = task.dependencies
+    holders = dependencies[0].who_has
+    if len(holders) == 1 and all(other.who_has is holders for other in dependencies):
+        return None if holders[0].paused else holders[0]
+    held: dict[WorkerRecord, int] = {}
+    for dependency in dependencies:
+        nbytes = dependency.nbytes + 1
+        for worker in dependency.who_has[:HOLDERS_MAX]:
+            held[worker] = held.get(worker, 0) + nbytes
+    best, best_score = None, (0, 0.0)
+    for worker, nbytes in held.items():
+        if worker.paused:
+            continue
+        score = (nbytes, -load(worker))
+        if best is None or score > best_score:
+            best, best_score = worker, score
+    return best
+
+
+def requeue_local(state: SchedulerState, worker: WorkerRecord) -> None:
+    """Find other queues for the tasks that wait for a worker which takes none now."""
+    for task in worker.local.items():
+        leave_queue(state, task)
+        state.fresh[task.key] = task
+    state.with_local.pop(worker, None)
+
+
+def queue_anywhere(state: SchedulerState, task: TaskRecord) -> None:
+    """Let a READY task go to the next free slot, wherever its inputs are.
+
+    A task that was stolen from the worker that has its inputs would otherwise go back there.
+    """
+    if task.group is None:
+        leave_queue(state, task)
+        put_back(state.ready, task)
+
+
+def load(worker: WorkerRecord) -> float:
+    """Return how many tasks wait for or run on each of a worker's slots."""
+    return (len(worker.processing) + len(worker.local)) / worker.slots
+
+
+# --- room ------------------------------------------------------------------------------------
+
+
+def room(state: SchedulerState, worker: WorkerRecord, next_task: TaskRecord | None = None) -> int:
+    """Return how many more tasks the worker should have, at least one ahead of its slots.
+
+    What those that it has are expected to take decides, and `next_task` as their fellow.
+    """
+    if worker.paused:
+        return 0
+    config, slots, count = state.config, worker.slots, len(worker.processing)
+    if next_task is not None and next_task.function is not None:
+        mean_s = (worker.duration_sum_s + next_task.function.duration_s) / (count + 1)
+    elif count <= slots:
+        return slots - count + 1
+    else:
+        mean_s = worker.duration_sum_s / count
+    mean_s = max(mean_s, DURATION_S_MIN)
+    ahead = min(int(config.prefetch_s * slots / mean_s), config.prefetch_tasks_max * slots)
+    return slots + max(ahead, 1) - count
+
+
+def room_for(worker: WorkerRecord, task: TaskRecord, room: int) -> int:
+    """Return `room`, or less where results as large as this task's would fill the memory."""
+    function = task.function
+    if function is None or not function.nbytes_mean or not worker.memory_limit:
+        return room
+    fitting = int(worker.memory_limit * AHEAD_MEMORY_SHARE / function.nbytes_mean)
+    return min(room, max(1, worker.free_slots(), fitting))
+
+
+def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
+    """Keep the worker's place among the idle and the roomy ones true."""
+    if worker.rank not in state.workers or worker.paused:
+        state.idle.pop(worker, None)
+        state.roomy.pop(worker, None)
+        return
+    if worker.free_slots() > 0:
+        state.idle.setdefault(worker)
+    else:
+        state.idle.pop(worker, None)
+    if room(state, worker) > 0:
+        state.roomy.setdefault(worker)
+    else:
+        state.roomy.pop(worker, None)
+
+
+# --- assignment ------------------------------------------------------------------------------
+
+
+def give(
+    state: SchedulerState,
+    tasks: list[TaskRecord],
+    worker: WorkerRecord,
+    assigned: dict[WorkerRecord, list[TaskRecord]],
+) -> None:
+    """Assign tasks that have been taken from their queues."""
+    start_processing(state, tasks, worker)
+    known = assigned.get(worker)
+    if known is None:
+        assigned[worker] = tasks
+    else:
+        known += tasks
+
+
+def fill_from_local(
+    state: SchedulerState,
+    worker: WorkerRecord,
+    assigned: dict[WorkerRecord, list[TaskRecord]],
+) -> None:
+    """Give a worker the tasks whose inputs it holds, unless others are more urgent."""
+    local, ready = worker.local, state.ready
+    while (first := local.first()) is not None:
+        count = room(state, worker, first)
+        if count <= 0:
+            return
+        urgent = ready.first_priority()
+        # Only the user's priority outweighs locality, not the order of arrival.
+        last = None if urgent is None else urgent + (1 << (PRIORITY_SHIFT - 1))
+        if last is None or first.priority <= last:
+            give(state, local.take_some(count, last), worker, assigned)
+        else:
+            give(state, ready.take_some(1), worker, assigned)
+    state.with_local.pop(worker, None)
+
+
+def spread_over_idle(
+    state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]
+) -> None:
+    """Give every free slot one task, in rounds over the workers, the longest idle first."""
+    ready, idle = state.ready, state.idle
+    while idle and (tasks := ready.take_some(1)):
+        worker, _ = idle.popitem(last=False)
+        give(state, tasks, worker, assigned)
+        note_room(state, worker)
+
+
+def send_ahead(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]) -> None:
+    """Share the other tasks among the workers with room, evenly while they are few."""
+    ready, roomy = state.ready, state.roomy
+    while roomy and (first := ready.first()) is not None:
+        share = max(1, len(ready) // len(roomy))
+        worker, _ = roomy.popitem(last=False)
+        count = room_for(worker, first, max(1, min(room(state, worker, first), share)))
+        give(state, ready.take_some(count), worker, assigned)
+        note_room(state, worker)
+
+
+def put_back(queue: ReadyQueue, task: TaskRecord) -> None:
+    """Return a task that was taken but not given."""
+    task.queue = queue
+    queue.add(task)
+
+
+def move_to_idle(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]) -> None:
+    """Let idle workers take tasks away from their inputs where waiting would take longer."""
+    for worker in list(islice(state.idle, VICTIMS_MAX * 4)):
+        victim = longest_local_queue(state)
+        if victim is None:
+            return
+        task = victim.local.take()
+        if task is None:
+            state.with_local.pop(victim, None)
+            continue
+        if victim is not worker and moving_s(state, task, worker) >= waiting_s(victim, task):
+            put_back(victim.local, task)
+            return
+        give(state, [task], worker, assigned)
+        note_room(state, worker)
+
+
+def longest_local_queue(state: SchedulerState) -> WorkerRecord | None:
+    """Return the worker with the longest queue among the first few."""
+    longest, length = None, 0
+    for worker in list(islice(state.with_local, VICTIMS_MAX)):
+        if not len(worker.local):
+            del state.with_local[worker]
+        elif len(worker.local) > length:
+            longest, length = worker, len(worker.local)
+    return longest
+
+
+def moving_s(state: SchedulerState, task: TaskRecord, worker: WorkerRecord) -> float:
+    """Return how long it takes to bring a task's inputs to a worker, in seconds."""
+    missing, nbytes = 0, 0
+    for dependency in task.dependencies:
+        if dependency.key not in worker.has_what:
+            missing += 1
+            nbytes += dependency.nbytes
+    if not missing:
+        return 0.0
+    return state.config.fetch_latency_s + nbytes / state.config.bandwidth_bytes_per_s
+
+
+def waiting_s(worker: WorkerRecord, task: TaskRecord) -> float:
+    """Return how long a task would wait for the worker that holds its inputs, in seconds."""
+    function = task.function
+    mean_s = function.duration_s if function is not None else 0.0
+    return worker.queued_s() + mean_s * (len(worker.local) + 1) / worker.slots
+
+
+def place_restricted(
+    state: SchedulerState,
+    group: OptionsGroup,
+    assigned: dict[WorkerRecord, list[TaskRecord]],
+) -> None:
+    """Give tasks with restrictions to workers that meet them and have the resources free."""
+    while len(group.ready):
+        task = group.ready.take()
+        if task is None:
+            return
+        worker = best_permitted(state, group, task)
+        if worker is None:
+            put_back(group.ready, task)
+            return
+        give(state, [task], worker, assigned)
+        note_room(state, worker)
+
+
+def best_permitted(
+    state: SchedulerState, group: OptionsGroup, task: TaskRecord
+) -> WorkerRecord | None:
+    """Return the permitted worker with room that could start the task first."""
+    options = group.options
+    best: WorkerRecord | None = None
+    best_cost: tuple[bool, float, float] = (False, 0.0, 0.0)
+    for worker in group.workers.values():
+        if room(state, worker) <= 0:
+            continue
+        if any(worker.resources_free.get(name, 0.0) < need for name, need in options.resources):
+            continue
+        preferred = worker.rank in options.workers
+        if options.allow_other_workers and not preferred and worker.free_slots() <= 0:
+            continue
+        start_s = worker.queued_s() + moving_s(state, task, worker)
+        cost = (not preferred, start_s, load(worker))
+        if best is None or cost < best_cost:
+            best, best_cost = worker, cost
+    return best

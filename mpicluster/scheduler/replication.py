@@ -1,0 +1,76 @@
+"""Which worker sends the next copy of a value that is to lie on many workers?
+
+Copies spread as a tree: every worker that has the value gives it to one other at a time, so the
+number of copies doubles with each step and no rank sends more than log2(n) times.
+"""
+
+from mpicluster.ids import Key, Rank
+from mpicluster.scheduler.records import SchedulerState, TaskRecord, TaskState, WorkerRecord
+
+
+class Replication:
+    """The copies that have been asked for and are not there yet."""
+
+    def __init__(self, state: SchedulerState) -> None:
+        self.state = state
+        #: {key: {rank: None}} that still need a copy and have not been told.
+        self.wanted: dict[Key, dict[Rank, None]] = {}
+        #: {key: {target rank: source rank}} on their way; the same keys as `wanted`.
+        self.sending: dict[Key, dict[Rank, Rank]] = {}
+
+    def want(self, task: TaskRecord, ranks: list[Rank]) -> None:
+        """Ask for copies of a value on `ranks`."""
+        wanted = self.wanted.setdefault(task.key, {})
+        sending = self.sending.setdefault(task.key, {})
+        for rank in ranks:
+            if rank not in sending:
+                wanted[rank] = None
+
+    def missed(self, key: Key, target: Rank) -> None:
+        """A worker did not find the value where it was to fetch it: plan its copy anew."""
+        if self.sending.get(key, {}).pop(target, None) is not None:
+            self.wanted[key][target] = None
+
+    def worker_lost(self, rank: Rank) -> None:
+        """Expect no copy on a rank that is gone; what it was sending is `missed` by the target."""
+        for wanted in self.wanted.values():
+            wanted.pop(rank, None)
+        for sending in self.sending.values():
+            sending.pop(rank, None)
+
+    def next_copies(self) -> dict[WorkerRecord, list[list[object]]]:
+        """Return what to tell which worker: rows (key, size, [source rank])."""
+        orders: dict[WorkerRecord, list[list[object]]] = {}
+        for key in list(self.wanted):
+            task = self.state.tasks.get(key)
+            if task is None or task.state in (TaskState.RELEASED, TaskState.ERRED):
+                del self.wanted[key], self.sending[key]
+            elif task.state is TaskState.MEMORY:
+                self._plan(task, orders)
+        return orders
+
+    def _plan(self, task: TaskRecord, orders: dict[WorkerRecord, list[list[object]]]) -> None:
+        wanted, sending = self.wanted[task.key], self.sending[task.key]
+        for holder in task.who_has:
+            sending.pop(holder.rank, None)
+            wanted.pop(holder.rank, None)
+        busy = set(sending.values())
+        for holder in task.who_has:
+            if holder.rank in busy:
+                continue
+            target = self._next_target(wanted)
+            if target is None:
+                break
+            sending[target.rank] = holder.rank
+            orders.setdefault(target, []).append([task.key, task.nbytes, [holder.rank]])
+        if not wanted and not sending:
+            del self.wanted[task.key], self.sending[task.key]
+
+    def _next_target(self, wanted: dict[Rank, None]) -> WorkerRecord | None:
+        while wanted:
+            rank = next(iter(wanted))
+            del wanted[rank]
+            worker = self.state.workers.get(rank)
+            if worker is not None:
+                return worker
+        return None

@@ -1,0 +1,62 @@
+"""Which waiting tasks are taken back from a worker that has fallen behind?
+
+A policy without side effects: it names tasks, the core asks the worker for them. A task is given
+to another worker only after the first one has answered that it has not started it, so no task
+runs twice.
+"""
+
+from mpicluster.scheduler.records import SchedulerState, TaskRecord, WorkerRecord
+
+#: At most this many tasks are asked back from one worker at a time.
+STEAL_MAX = 1000
+
+
+def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
+    """Return the tasks that idle workers could start sooner than those that have them."""
+    chosen: dict[WorkerRecord, list[TaskRecord]] = {}
+    if len(state.ready) or not state.idle:
+        return chosen
+    free_slots = sum(worker.free_slots() for worker in state.idle)
+    behind = [
+        worker for worker in state.workers.values()
+        if len(worker.processing) - worker.stealing > worker.slots
+        and waits_too_long(state, worker)
+    ]  # fmt: skip
+    behind.sort(key=lambda worker: (-worker.queued_s(), worker.rank))
+    for worker in behind:
+        if free_slots <= 0:
+            break
+        tasks = steal_from(state, worker, free_slots)
+        if tasks:
+            chosen[worker] = tasks
+            free_slots -= len(tasks)
+    return chosen
+
+
+def waits_too_long(state: SchedulerState, worker: WorkerRecord) -> bool:
+    """Return whether the last task of a worker's queue would start sooner elsewhere.
+
+    A worker that has finished nothing for a while is behind whatever was expected of it.
+    """
+    limit_s = state.config.steal_after_s
+    return worker.queued_s() > limit_s or state.now - worker.last_progress > limit_s
+
+
+def steal_from(
+    state: SchedulerState, worker: WorkerRecord, free_slots: int
+) -> list[TaskRecord]:
+    """Return the last tasks of a worker's queue: half of what waits, as many as slots are free.
+
+    Short tasks go in handfuls: one per free slot would be started at once and asked for again.
+    """
+    waiting = len(worker.processing) - worker.stealing - worker.slots
+    mean_s = worker.duration_sum_s / max(len(worker.processing), 1)
+    handful = max(1, int(state.config.steal_after_s / max(mean_s, 1e-6)))
+    count = min(max(waiting // 2, 1), free_slots * handful, STEAL_MAX)
+    tasks: list[TaskRecord] = []
+    for task in reversed(worker.processing.values()):
+        if len(tasks) == count:
+            break
+        if not task.stealing and (task.group is None or len(task.group.workers) > 1):
+            tasks.append(task)
+    return tasks

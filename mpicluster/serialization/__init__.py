@@ -1,0 +1,1 @@
+"""Objects as bytes: values, functions, exceptions."""

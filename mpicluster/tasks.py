@@ -1,0 +1,195 @@
+"""What can a task ask about where it runs, and how does it make tasks of its own?
+
+`get_worker` and `get_client` inside a task. The client of a task speaks through its slot's worker;
+while it waits its slot is lent out, so that tasks that wait for tasks cannot block each other.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from mpicluster.client.client import Client
+from mpicluster.client.loop import ClientLoop, allocate_for_client
+from mpicluster.cluster.base import Cluster
+from mpicluster.config import Config
+from mpicluster.ids import Rank
+from mpicluster.messages import LargeValueSent, Message, decode_bundle, encode_bundle
+from mpicluster.transport.base import Received, Transport
+from mpicluster.versions import local_versions
+from mpicluster.worker import slot as slots
+from mpicluster.worker import slot_protocol as p
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWorker:
+    """The worker on which a task runs."""
+
+    #: Its rank, which is also its name.
+    name: Rank
+    host: str
+    #: Which of the worker's slots runs the task.
+    slot: int
+    #: The name under which the task is counted.
+    task: str
+
+
+def get_worker() -> TaskWorker:
+    """Return the worker that runs this task.
+
+    Outside of a task there is none, and a `ValueError` says so.
+
+    >>> from mpicluster import get_worker
+    >>> client.submit(lambda: get_worker().name).result()
+    2
+    """
+    slot = slots.current_slot
+    if slot is None:
+        raise ValueError("There is no worker here: get_worker() is for code inside tasks.")
+    name = slot.current[4] if slot.current is not None else ""
+    return TaskWorker(slot.settings.rank, slot.settings.host, slot.settings.index, name)
+
+
+def get_client(address: Any = None, timeout: Any = None) -> Client:  # noqa: ARG001  (distributed's)
+    """Return the client of this process: the script's, or inside a task one that its slot makes.
+
+    >>> from mpicluster import get_client
+    >>> def total(numbers):
+    ...     return sum(get_client().gather(get_client().map(abs, numbers)))
+    >>> client.submit(total, [-1, -2]).result()
+    3
+    """
+    if slots.current_slot is not None:
+        return _slot_client(slots.current_slot)
+    return Client.current()
+
+
+@contextmanager
+def worker_client(timeout: Any = None, separate_thread: bool = True) -> Iterator[Client]:  # noqa: ARG001
+    """Give a task a client, as `distributed.worker_client` does.
+
+    The slot is lent to other tasks while the task waits for them.
+
+    >>> from mpicluster import worker_client
+    >>> def larger(left, right):
+    ...     with worker_client() as client:
+    ...         return client.submit(max, left, right).result()
+    >>> client.submit(larger, 3, 4).result()
+    4
+    """
+    yield get_client()
+
+
+def secede() -> None:
+    """Lend this task's slot to other tasks until `rejoin`, as before a long wait.
+
+    Waiting for futures of `get_client()` does so by itself. Outside of a task nothing happens.
+
+    >>> import time
+    >>> from mpicluster import rejoin, secede
+    >>> def wait_for_instrument():
+    ...     secede()
+    ...     time.sleep(0.01)
+    ...     rejoin()
+    >>> client.submit(wait_for_instrument).result()
+    """
+    if slots.current_slot is not None:
+        slots.current_slot.lend(True)
+
+
+def rejoin() -> None:
+    """Take part again after `secede`; the task goes on at once.
+
+    >>> from mpicluster import rejoin
+    >>> rejoin()  # outside of a task nothing happens
+    """
+    if slots.current_slot is not None:
+        slots.current_slot.lend(False)
+
+
+class SlotTransport(Transport):
+    """The way of a client inside a task: its slot's control socket, then its worker."""
+
+    def __init__(self, slot: slots.Slot, client: int) -> None:
+        super().__init__()
+        self.rank = client
+        self.size = 0
+        self._slot = slot
+        self._inbox: deque[tuple[Rank, list[Message]]] = deque()
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        slot.handlers[p.ToSlotClient] = self._arrived
+        slot.handlers[p.ValueForClient] = self._value_arrived
+
+    def _put(self, source: Rank, messages: list[Message]) -> None:
+        self._inbox.append((source, messages))
+        if self.wake_fd is not None:
+            os.eventfd_write(self.wake_fd, 1)
+
+    def _arrived(self, message: p.ToSlotClient) -> None:
+        self._put(message.source, decode_bundle(message.bundle))
+
+    def _value_arrived(self, message: p.ValueForClient) -> None:
+        frames = self._slot.map_for_client(message.place, message.extents)
+        extents = message.extents
+        value = LargeValueSent(message.request, message.key, extents, extents, frames)
+        self._put(self._slot.settings.rank, [value])
+
+    def send(self, rank: Rank, messages: list[Message]) -> None:
+        """Hand messages to the worker, which passes them on."""
+        self._slot.send_control(p.FromSlotClient(rank, encode_bundle(messages)))
+
+    def receive(self) -> Received:
+        """Return what the worker has passed on."""
+        if self.wake_fd is not None:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self.wake_fd)
+        return [self._inbox.popleft() for _ in range(len(self._inbox))]
+
+    def sending(self) -> bool:
+        """Nothing is ever kept: the control socket takes all."""
+        return False
+
+    def lost_ranks(self) -> list[Rank]:
+        """None: a task ends with its worker."""
+        return []
+
+    def close(self) -> None:
+        """Nothing: the slot's sockets are the slot's."""
+
+
+class SlotCluster(Cluster):
+    """The cluster as a client inside a task sees it."""
+
+    kind = "cluster of this task"
+
+    def __init__(self, slot: slots.Slot) -> None:
+        self.versions = local_versions()
+        transport = SlotTransport(slot, slot.settings.client)
+        self._loop = ClientLoop(transport, Config.load(), allocate_for_client, self.versions)
+        self._loop.on_wait = slot.lend
+        self._loop.start()
+
+    def connect(self) -> ClientLoop:
+        """Return the one connection of this slot."""
+        return self._loop
+
+    def close(self) -> None:
+        """Nothing: the cluster belongs to the script."""
+
+
+_lock = threading.Lock()
+_client: Client | None = None
+
+
+def _slot_client(slot: slots.Slot) -> Client:
+    """Return the client of this slot; all its tasks share it."""
+    global _client
+    with _lock:
+        if _client is None or _client.status != "running":
+            _client = Client(SlotCluster(slot), set_as_default=False)
+        return _client

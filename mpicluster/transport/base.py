@@ -1,0 +1,84 @@
+"""What may a loop expect of the way its messages travel?
+
+The contract, which every transport passes as a test:
+
+- Messages from one rank to another arrive in the order in which they were sent, none is lost and
+  none comes twice. Between different pairs any delay is possible.
+- The buffers of a large value travel apart from the other messages: `LargeValueSent` and
+  `PutLargeValue` are delivered when their last byte has come, perhaps after later messages.
+- `send` never waits for the receiver. What has not left yet is kept, and `receive` moves it on.
+- A rank that is gone is named by `lost_ranks`, once.
+- One thread at a time uses a transport.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import groupby
+
+from mpicluster.ids import Rank
+from mpicluster.messages import LargeValueSent, Message, MessageClass, PutLargeValue, encode_bundle
+
+#: The messages that buffers follow.
+LargeMessage = LargeValueSent | PutLargeValue
+#: Gives the memory into which the buffers of a message that is announced are received.
+Allocate = Callable[[LargeMessage], list[memoryview]]
+#: What `receive` returns: who sent what.
+Received = list[tuple[Rank, list[Message]]]
+
+
+class Transport(ABC):
+    """The end of the wire that belongs to one rank."""
+
+    #: The address of this end.
+    rank: Rank
+    #: How many ranks there are.
+    size: int
+    #: Readable when something has arrived; None if the transport can only be asked.
+    wake_fd: int | None = None
+
+    def __init__(self) -> None:
+        self.allocate: Allocate = allocate_privately
+
+    @abstractmethod
+    def send(self, rank: Rank, messages: list[Message]) -> None:
+        """Send messages, in this order, as few bundles."""
+
+    @abstractmethod
+    def receive(self) -> Received:
+        """Return what has arrived, without waiting, and move on what is to be sent."""
+
+    @abstractmethod
+    def sending(self) -> bool:
+        """Return whether something that was sent has not left yet."""
+
+    @abstractmethod
+    def lost_ranks(self) -> list[Rank]:
+        """Return the ranks that were found gone since the last call."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let everything that was sent leave, then give the transport up."""
+
+
+def allocate_privately(message: LargeMessage) -> list[memoryview]:
+    """Return fresh memory of this process for the buffers of a message."""
+    return [memoryview(bytearray(nbytes)) for nbytes in message.pieces]
+
+
+def to_bundles(messages: Iterable[Message]) -> list[tuple[MessageClass, bytes, list[Message]]]:
+    """Return messages as bundles: as few as their classes and their buffers permit.
+
+    Runs of one class share a bundle. A message with buffers ends its bundle, so that a receiver
+    knows the buffers that follow.
+    """
+    bundles = []
+    for message_class, run in groupby(messages, lambda message: message.message_class):
+        bundle: list[Message] = []
+        for message in run:
+            bundle.append(message)
+            if message.has_buffers:
+                bundles.append((message_class, encode_bundle(bundle), bundle))
+                bundle = []
+        if bundle:
+            bundles.append((message_class, encode_bundle(bundle), bundle))
+    return bundles

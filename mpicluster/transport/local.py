@@ -1,0 +1,109 @@
+"""How do ranks that are threads of one process talk?
+
+Same contract as MPI, and the same serialised bundles, so that what works here works there.
+"""
+
+import os
+from collections import deque
+
+from mpicluster.ids import Rank
+from mpicluster.messages import Message, decode_bundle
+from mpicluster.transport.base import LargeMessage, Received, Transport, to_bundles
+
+
+class LocalFabric:
+    """The ends of all ranks of one process."""
+
+    def __init__(self, size: int) -> None:
+        self.ends = [LocalTransport(self, rank, size) for rank in range(size)]
+
+    def lose(self, rank: Rank) -> None:
+        """Cut a rank off, as if its process had ended."""
+        self.ends[rank].gone = True
+        for end in self.ends:
+            if end.rank != rank:
+                end.lost.append(rank)
+                end.wake()
+
+
+class LocalTransport(Transport):
+    """One rank's end. Only `inbox`, `acknowledged` and `wake` are touched by other threads."""
+
+    def __init__(self, fabric: LocalFabric, rank: Rank, size: int) -> None:
+        super().__init__()
+        self.fabric = fabric
+        self.rank = rank
+        self.size = size
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.inbox: deque[tuple[Rank, bytes, LargeMessage | None]] = deque()
+        #: Large messages of ours that their receiver has copied.
+        self.acknowledged: deque[LargeMessage] = deque()
+        self.lost: deque[Rank] = deque()
+        self.gone = False
+        self._unacknowledged = 0
+        self._woken = False
+
+    def wake(self) -> None:
+        """Make `wake_fd` readable, with one system call per nap."""
+        if not self._woken and self.wake_fd is not None:
+            self._woken = True
+            os.eventfd_write(self.wake_fd, 1)
+
+    def send(self, rank: Rank, messages: list[Message]) -> None:
+        """Put the bundles into the other rank's inbox."""
+        other = self.fabric.ends[rank]
+        if other.gone or self.gone:
+            return
+        for _, bundle, sent in to_bundles(messages):
+            large = sent[-1] if sent[-1].has_buffers else None
+            if isinstance(large, LargeMessage):
+                self._unacknowledged += 1
+                other.inbox.append((self.rank, bundle, large))
+            else:
+                other.inbox.append((self.rank, bundle, None))
+        other.wake()
+
+    def receive(self) -> Received:
+        """Take everything out of the inbox; copy the buffers of large values."""
+        if self._woken and self.wake_fd is not None:
+            # The flag goes first: a bundle that comes between the two lines wakes us once more.
+            self._woken = False
+            try:
+                os.eventfd_read(self.wake_fd)
+            except BlockingIOError:
+                self._woken = False
+        while self.acknowledged:
+            sent = self.acknowledged.popleft()
+            self._unacknowledged -= 1
+            if sent.on_sent is not None:
+                sent.on_sent()
+        received: Received = []
+        for _ in range(len(self.inbox)):
+            source, bundle, large = self.inbox.popleft()
+            messages = decode_bundle(bundle)
+            if large is not None:
+                arrived = messages[-1]
+                assert isinstance(arrived, LargeMessage)
+                arrived.buffers = self.allocate(arrived)
+                for target, content in zip(arrived.buffers, large.buffers, strict=True):
+                    target[:] = content
+                sender = self.fabric.ends[source]
+                sender.acknowledged.append(large)
+                sender.wake()
+            received.append((source, messages))
+        return received
+
+    def sending(self) -> bool:
+        """Return whether a receiver has not copied a large value yet."""
+        return self._unacknowledged > 0
+
+    def lost_ranks(self) -> list[Rank]:
+        """Return the ranks that `LocalFabric.lose` has cut off."""
+        return [self.lost.popleft() for _ in range(len(self.lost))]
+
+    def close(self) -> None:
+        """Close the descriptor; nothing else is held."""
+        self.gone = True
+        if self.wake_fd is not None:
+            os.close(self.wake_fd)
+            self.wake_fd = None

@@ -1,0 +1,418 @@
+"""What does a worker do with a message or a local happening?
+
+The contract of a core: `receive` takes note, `outgoing` decides once and empties the outbox,
+`effects` are local actions for the loop. No clock, no I/O, no values.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.config import Config
+from mpicluster.errors import ProtocolError
+from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank
+from mpicluster.worker import events as e
+from mpicluster.worker import fetching
+from mpicluster.worker.records import Fetch, LocalState, LocalTask, SlotRecord, WorkerState
+
+#: A function whose tasks have not been measured yet.
+UNKNOWN_S = 0.5
+#: A slot that has said nothing for this long is asked to give back what it has not started.
+SLOT_SILENT_S = 0.01
+
+
+class WorkerCore:
+    """A worker without its surroundings."""
+
+    def __init__(self, config: Config, rank: Rank, slots: int) -> None:
+        self.config = config
+        self.rank = rank
+        self.state = WorkerState(slots)
+        #: Tasks that run at the same time; there are more slots while some tasks wait for others.
+        self.slots = slots
+        #: Set when the scheduler says that all is over.
+        self.stopping = False
+        self._outbox: dict[Rank, list[m.Message]] = {}
+        self._finished = m.TasksFinished([], [], [], [])
+        self._added = m.ValuesAdded([], [])
+        self._arrived = m.ValuesArrived([], [])
+        self._missed: list[Key] = []
+        self._effects: list[e.Effect] = []
+        #: {key: None} of values that are to leave the store at the end of this turn.
+        self._dropping: dict[Key, None] = {}
+        self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
+            m.ComputeTasks: self._on_compute_tasks,
+            m.StealTasks: self._on_steal_tasks,
+            m.CancelTasks: self._on_cancel_tasks,
+            m.FreeKeys: self._on_free_keys,
+            m.AcquireValues: self._on_acquire_values,
+            m.WorkerLost: self._on_worker_lost,
+            m.StopWorker: self._on_stop_worker,
+            e.SlotStarted: self._on_slot_started,
+            e.SlotLent: self._on_slot_lent,
+            e.SlotFinished: self._on_slot_finished,
+            e.SlotRaised: self._on_slot_raised,
+            e.SlotReturned: self._on_slot_returned,
+            e.SlotLost: self._on_slot_lost,
+            e.ValuesStored: self._on_values_stored,
+            e.FetchFailed: self._on_fetch_failed,
+        }
+
+    # --- the contract of a core ---
+
+    def receive(self, source: Rank, message: Any, now: float) -> None:
+        """Take note of a message or an event."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(
+                f"Rank {source} sent {type(message).__name__}, which a worker does not take."
+            )
+        handler(message, now)
+
+    def outgoing(self, now: float) -> list[tuple[Rank, list[m.Message]]]:
+        """Decide, and return what to send to whom."""
+        if len(self.state.ready) and not self.stopping:
+            self._feed_slots(now)
+        self._ask_silent_slots(now)
+        for rank, request in fetching.next_requests(self.state, self.config):
+            self._send(rank, request)
+        self._send_reports()
+        outbox, self._outbox = self._outbox, {}
+        return list(outbox.items())
+
+    def effects(self) -> list[e.Effect]:
+        """Return the local actions that are to be carried out now."""
+        effects, self._effects = self._effects, []
+        if self._dropping:
+            effects.insert(0, e.DropValues(list(self._dropping)))
+            self._dropping = {}
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """Return when a slot will have been silent for too long."""
+        return min(
+            (
+                slot.last_report + SLOT_SILENT_S
+                for slot in self.state.slots
+                if len(slot.tasks) > 1 and not slot.asked
+            ),
+            default=None,
+        )
+
+    def _send(self, rank: Rank, message: m.Message) -> None:
+        self._outbox.setdefault(rank, []).append(message)
+
+    def _send_reports(self) -> None:
+        """Send what has been gathered in columns since the last turn."""
+        frees_seen = self.state.frees_seen
+        if self._arrived.keys:
+            self._send(SCHEDULER_RANK, self._arrived)
+            self._arrived = m.ValuesArrived([], [])
+        if self._finished.keys:
+            self._finished.frees_seen = frees_seen
+            self._send(SCHEDULER_RANK, self._finished)
+            self._finished = m.TasksFinished([], [], [], [])
+        if self._added.keys:
+            self._added.frees_seen = frees_seen
+            self._send(SCHEDULER_RANK, self._added)
+            self._added = m.ValuesAdded([], [])
+        if self._missed:
+            self._send(SCHEDULER_RANK, m.CopiesMissed(self._missed))
+            self._missed = []
+
+    # --- slots ---
+
+    def _feed_slots(self, now: float) -> None:
+        """Give ready tasks to slots: one to each that has none, then short ones ahead."""
+        state, ready = self.state, self.state.ready
+        slots = [slot for slot in state.slots if slot.started and not slot.lent]
+        # Slots that were started in the place of waiting tasks stay, but are not used in addition.
+        places = self.slots - sum(1 for slot in slots if slot.tasks)
+        for slot in slots:
+            if not slot.tasks and len(ready) and places > 0:
+                self._give(slot, 1, now)
+                places -= 1
+        limit_s = self.config.slot_queue_s
+        for slot in slots:
+            if not len(ready):
+                return
+            if slot.tasks and slot.expected_s < limit_s and not slot.asked:
+                share = -(-len(ready) // len(slots))
+                self._give(slot, min(share, self.config.slot_queue_max - len(slot.tasks)), now)
+
+    def _give(self, slot: SlotRecord, count: int, now: float) -> None:
+        """Give up to `count` of the best ready tasks to a slot, no more than it needs ahead."""
+        state, limit_s = self.state, self.config.slot_queue_s
+        durations, running = state.durations, state.running
+        tasks: list[LocalTask] = []
+        if not slot.tasks:
+            slot.last_report = now
+        for _ in range(count):
+            task = state.ready.take()
+            if task is None:
+                break
+            ticket = task.ticket = state.next_ticket
+            state.next_ticket = ticket + 1
+            task.state = LocalState.EXECUTING
+            task.slot = slot.index
+            slot.tasks[ticket] = running[ticket] = task
+            slot.expected_s += durations.get(task.function, UNKNOWN_S)
+            tasks.append(task)
+            if slot.expected_s >= limit_s:
+                break
+        if tasks:
+            self._effects.append(e.RunTasks(slot.index, tasks))
+
+    def _ask_silent_slots(self, now: float) -> None:
+        """Take waiting tasks back from a slot whose first task lasts longer than expected."""
+        for slot in self.state.slots:
+            silent = now >= slot.last_report + SLOT_SILENT_S
+            if silent and len(slot.tasks) > 1 and not slot.asked:
+                slot.asked = True
+                self._effects.append(e.AskSlot(slot.index))
+
+    def _on_slot_lent(self, event: e.SlotLent, _now: float) -> None:
+        """A task waits for others: let one more run in its place, in a further slot if need be."""
+        self._lend(self.state.slots[event.slot], event.lent)
+
+    def _lend(self, slot: SlotRecord, lent: bool) -> None:
+        if slot.lent == lent:
+            return
+        slot.lent = lent
+        slots = self.state.slots
+        count = sum(1 for found in slots if found.lent)
+        if lent and len(slot.tasks) > 1 and not slot.asked:
+            slot.asked = True
+            self._effects.append(e.AskSlot(slot.index))
+        if len(slots) - count < self.slots:
+            slots.append(SlotRecord(len(slots)))
+            self._effects.append(e.StartSlot(len(slots) - 1))
+        self._send(SCHEDULER_RANK, m.SlotsLent(count))
+
+    def _on_slot_started(self, event: e.SlotStarted, _now: float) -> None:
+        self.state.slots[event.slot].started = True
+
+    def _leave_slot(self, slot: SlotRecord, ticket: int) -> LocalTask | None:
+        """Take a run off a slot's list; None if it is not there."""
+        task = slot.tasks.pop(ticket, None)
+        if task is None:
+            return None
+        del self.state.running[ticket]
+        slot.expected_s -= self.state.durations.get(task.function, UNKNOWN_S)
+        if not slot.tasks or slot.expected_s < 0:
+            slot.expected_s = 0.0
+        return task
+
+    def _on_slot_finished(self, event: e.SlotFinished, now: float) -> None:
+        state, slot, finished = self.state, self.state.slots[event.slot], self._finished
+        slot.last_report = now
+        slot.asked = False
+        durations = state.durations
+        for ticket, nbytes, duration in zip(
+            event.tickets, event.sizes, event.durations, strict=True
+        ):
+            task = self._leave_slot(slot, ticket)
+            if task is None:
+                continue
+            known = durations.get(task.function, UNKNOWN_S)
+            durations[task.function] = known + 0.5 * (duration - known)
+            slot.seconds_busy += duration
+            if task.state is LocalState.ABANDONED:
+                continue
+            task.state = LocalState.GONE
+            key = task.key
+            del state.tasks[key]
+            self._value_here(key, nbytes)
+            finished.keys.append(key)
+            finished.attempts.append(task.attempt)
+            finished.sizes.append(nbytes)
+            finished.durations.append(duration)
+        if slot.tasks:
+            slot.expected_s = sum(durations.get(t.function, UNKNOWN_S) for t in slot.tasks.values())
+
+    def _on_slot_raised(self, event: e.SlotRaised, now: float) -> None:
+        slot = self.state.slots[event.slot]
+        slot.last_report = now
+        slot.asked = False
+        task = self._leave_slot(slot, event.ticket)
+        if task is None or task.state is LocalState.ABANDONED:
+            return
+        task.state = LocalState.GONE
+        del self.state.tasks[task.key]
+        self._send(SCHEDULER_RANK, m.TaskErred(task.key, task.attempt, event.error))
+
+    def _on_slot_returned(self, event: e.SlotReturned, _now: float) -> None:
+        slot = self.state.slots[event.slot]
+        for ticket in event.tickets:
+            task = self._leave_slot(slot, ticket)
+            if task is not None and task.state is LocalState.EXECUTING:
+                self._become_ready(task)
+        if slot.tasks:
+            slot.expected_s = UNKNOWN_S  # what it executes now lasts longer than was thought
+
+    def _on_slot_lost(self, event: e.SlotLost, _now: float) -> None:
+        """The run that ended the slot costs its task an attempt, the others cost nothing."""
+        slot = self.state.slots[event.slot]
+        for ticket in list(slot.tasks):
+            task = self._leave_slot(slot, ticket)
+            if task is None or task.state is LocalState.ABANDONED:
+                continue
+            if ticket == event.ticket:
+                task.state = LocalState.GONE
+                del self.state.tasks[task.key]
+                self._send(SCHEDULER_RANK, m.TaskKilled(task.key, task.attempt, event.how))
+            else:
+                self._become_ready(task)
+        slot.started = False
+        self._lend(slot, False)
+        slot.asked = False
+        if not self.stopping:
+            self._effects.append(e.StartSlot(event.slot))
+
+    # --- tasks ---
+
+    def _become_ready(self, task: LocalTask) -> None:
+        task.state = LocalState.READY
+        task.slot = -1
+        self.state.ready.add(task)
+
+    def _on_compute_tasks(self, message: m.ComputeTasks, _now: float) -> None:
+        state = self.state
+        tasks, ready, has = state.tasks, state.ready, state.has
+        holders = {key: (nbytes, ranks) for key, nbytes, ranks in message.holders}
+        rows = zip(
+            message.keys, message.attempts, message.functions, message.priorities,
+            message.payloads, message.push_to, strict=True,
+        )  # fmt: skip
+        for index, (key, attempt, function, priority, payload, push_to) in enumerate(rows):
+            task = LocalTask(key, attempt, function, priority, payload)
+            task.push_to = push_to
+            tasks[key] = task
+            if message.dependencies:
+                task.inputs = message.dependencies[index]
+                missing = [needed for needed in task.inputs if needed not in has]
+                if missing:
+                    self._fetch_inputs(task, missing, holders)
+                    continue
+            task.state = LocalState.READY
+            ready.add(task)
+
+    def _fetch_inputs(
+        self, task: LocalTask, missing: list[Key], holders: dict[Key, tuple[NBytes, list[Rank]]]
+    ) -> None:
+        unknown: list[Key] = []
+        for key in missing:
+            nbytes, ranks = holders.get(key, (0, []))
+            fetch = fetching.want_value(self.state, key, nbytes, ranks, self.rank)
+            if fetch is None:
+                unknown.append(key)
+            else:
+                fetch.waiters[task.key] = task
+        task.missing = len(missing)
+        if unknown:
+            self._give_up(task, unknown)
+
+    def _on_steal_tasks(self, message: m.StealTasks, _now: float) -> None:
+        yielded = m.TasksYielded([], [], [])
+        for key, attempt in zip(message.keys, message.attempts, strict=True):
+            task = self.state.tasks.get(key)
+            if task is None or task.attempt != attempt or task.state is LocalState.EXECUTING:
+                yielded.refused.append(key)
+                continue
+            self._drop_task(task)
+            yielded.keys.append(key)
+            yielded.attempts.append(attempt)
+        self._send(SCHEDULER_RANK, yielded)
+
+    def _drop_task(self, task: LocalTask) -> None:
+        """Forget a task; a slot that has it goes on, but its result will not count."""
+        if task.state is LocalState.READY:
+            self.state.ready.remove(task)
+        elif task.state is LocalState.WAITING:
+            fetching.forget_waiter(self.state, task)
+        executing = task.state is LocalState.EXECUTING
+        task.state = LocalState.ABANDONED if executing else LocalState.GONE
+        del self.state.tasks[task.key]
+
+    def _on_cancel_tasks(self, message: m.CancelTasks, _now: float) -> None:
+        for key, attempt in zip(message.keys, message.attempts, strict=True):
+            task = self.state.tasks.get(key)
+            if task is not None and task.attempt == attempt:
+                self._drop_task(task)
+
+    def _on_free_keys(self, message: m.FreeKeys, _now: float) -> None:
+        # What came before this order must be reported as such: see `frees_seen`.
+        self._send_reports()
+        self.state.frees_seen += 1
+        for key in message.keys:
+            if self.state.has.pop(key, None) is not None:
+                self._dropping[key] = None
+
+    def _on_stop_worker(self, _message: m.StopWorker, _now: float) -> None:
+        self.stopping = True
+
+    # --- values ---
+
+    def _value_here(self, key: Key, nbytes: NBytes) -> None:
+        """A value is in the store: the tasks that wait for it may run."""
+        state = self.state
+        state.has[key] = nbytes
+        if self._dropping:
+            self._dropping.pop(key, None)
+        fetch = state.fetches.pop(key, None) if state.fetches else None
+        if fetch is None:
+            return
+        fetching.leave_queue(state, fetch)
+        for task in fetch.waiters.values():
+            task.missing -= 1
+            if not task.missing:
+                self._become_ready(task)
+
+    def _on_acquire_values(self, message: m.AcquireValues, _now: float) -> None:
+        state = self.state
+        for key, nbytes, ranks in message.holders:
+            if key in state.has:
+                self._added.keys.append(key)
+                self._added.sizes.append(state.has[key])
+                continue
+            fetch = fetching.want_value(state, key, nbytes, ranks, self.rank)
+            if fetch is None:
+                self._missed.append(key)
+            else:
+                fetch.wanted = True
+
+    def _on_values_stored(self, event: e.ValuesStored, _now: float) -> None:
+        report: m.ValuesAdded | m.ValuesArrived = self._added if event.request else self._arrived
+        for key, nbytes in zip(event.keys, event.sizes, strict=True):
+            fetching.answered(self.state, event.request, key)
+            self._value_here(key, nbytes)
+            report.keys.append(key)
+            report.sizes.append(nbytes)
+
+    def _on_fetch_failed(self, event: e.FetchFailed, _now: float) -> None:
+        for key in event.keys:
+            fetch = fetching.answered(self.state, event.request, key)
+            if fetch is not None:
+                self._try_next_holder(fetch)
+
+    def _on_worker_lost(self, message: m.WorkerLost, _now: float) -> None:
+        for fetch in fetching.rank_lost(self.state, message.rank):
+            self._try_next_holder(fetch)
+
+    def _try_next_holder(self, fetch: Fetch) -> None:
+        """The rank that was asked does not have the value: ask the next, or give up."""
+        fetch.asked = -1
+        if fetch.needed and fetching.queue_fetch(self.state, fetch):
+            return
+        del self.state.fetches[fetch.key]
+        if fetch.wanted:
+            self._missed.append(fetch.key)
+        for task in list(fetch.waiters.values()):
+            self._give_up(task, [fetch.key])
+
+    def _give_up(self, task: LocalTask, missing: list[Key]) -> None:
+        """Inputs are not where the scheduler said: it must decide anew."""
+        fetching.forget_waiter(self.state, task)
+        task.state = LocalState.GONE
+        del self.state.tasks[task.key]
+        self._send(SCHEDULER_RANK, m.InputsMissing(task.key, task.attempt, missing))

@@ -1,0 +1,373 @@
+"""What does a worker's rank run?
+
+The same short shape as the other loops: take all that has arrived, from ranks and from slots, let
+the core decide, send, carry out its effects, pause.
+"""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.config import Config
+from mpicluster.ids import SCHEDULER_RANK, Key, Rank
+from mpicluster.transport.base import LargeMessage, Transport
+from mpicluster.transport.waiting import Ladder
+from mpicluster.worker import events as e
+from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.core import WorkerCore
+from mpicluster.worker.memory_watch import MemoryWatch
+from mpicluster.worker.relay import ClientRelay
+from mpicluster.worker.scratch import make_scratch
+from mpicluster.worker.segments import Arena
+from mpicluster.worker.slot import SlotSettings
+from mpicluster.worker.slots import SlotLink, SlotPool, Zygote, describe_end
+from mpicluster.worker.store import Store
+from mpicluster.worker.values import ValueTraffic
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is given of its host."""
+
+    host: str
+    slots: int
+    memory_limit: int
+    resources: dict[str, float]
+    versions: dict[str, str]
+
+
+class WorkerLoop:
+    """One worker: transport, slots, store and core."""
+
+    def __init__(
+        self, transport: Transport, config: Config, settings: WorkerSettings, zygote: Zygote
+    ) -> None:
+        self.transport = transport
+        self.config = config
+        self.settings = settings
+        self.core = WorkerCore(config, transport.rank, settings.slots)
+        cache_bytes = min(config.segment_cache_bytes, settings.memory_limit // 4)
+        arena = Arena(settings.memory_limit, cache_bytes)
+        self.store = Store(arena, partial(make_scratch, config.scratch, transport.rank))
+        self.values = ValueTraffic(self.store, transport)
+        self.ladder = Ladder(config, transport.wake_fd)
+        board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
+        os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
+        self._board_fd = board_fd
+        self.pool = SlotPool(zygote, self._slot_settings(board_fd), board_fd)
+        self.relay = ClientRelay(self.pool, transport, self.values)
+        self.function_codes: dict[int, tuple[str, bytes]] = {}
+        #: Answers of slots to `RunFunction` that are still out: request -> (client, count).
+        self._runs: dict[int, tuple[Rank, int]] = {}
+        #: {slot: why} of slots that were ended for their size.
+        self._too_large: dict[int, str] = {}
+        self._starting = settings.slots
+        self._next_status = 0.0
+        self._started = time.monotonic()
+        self.memory = MemoryWatch(config, settings.memory_limit, self.store)
+
+    def _slot_settings(self, board_fd: int) -> SlotSettings:
+        return SlotSettings(
+            index=0,
+            rank=self.transport.rank,
+            host=self.settings.host,
+            arena_path=self.store.arena.path,
+            board_path=f"/proc/{os.getpid()}/fd/{board_fd}",
+            client=0,
+            inline_bytes_max=self.config.inline_bytes_max,
+            report_s=self.config.slot_report_s,
+        )
+
+    def run(self) -> None:
+        """Work until the scheduler says that all is over."""
+        self.ladder.watch(self.pool.zygote.socket.fileno())
+        for index in range(self.settings.slots):
+            self._start_slot(index)
+        try:
+            while not self.core.stopping:
+                self._turn()
+        finally:
+            self.close()
+        self.transport.send(SCHEDULER_RANK, [m.WorkerStopped()])
+
+    def _turn(self) -> None:
+        """One turn of the loop."""
+        core, now = self.core, time.monotonic()
+        busy = False
+        for source, messages in self.transport.receive():
+            busy = True
+            for message in messages:
+                self._take(source, message, now)
+        for fd in self.ladder.ready():
+            if fd in self.pool.by_fd:
+                busy = True
+                self._read_slot(fd, now)
+            elif fd == self.pool.zygote.socket.fileno():
+                self._read_zygote(now)
+        for rank, bundle in core.outgoing(now):
+            busy = True
+            self.transport.send(rank, bundle)
+        for effect in core.effects():
+            self._carry_out(effect)
+        if now >= self._next_status:
+            self._send_status(now)
+        if self.memory.is_due(now, bool(core.state.running)):
+            self._watch_memory(now)
+        self.pool.flush_all()
+        if busy:
+            self.ladder.traffic(now)
+        else:
+            self.ladder.pause(now, True, self._deadline(), moving=self.transport.sending())
+
+    def _deadline(self) -> float:
+        deadline = self.core.next_deadline()
+        return self._next_status if deadline is None else min(deadline, self._next_status)
+
+    # --- messages ---
+
+    def _take(self, source: Rank, message: m.Message, now: float) -> None:
+        """Handle what concerns values here, give the rest to the core."""
+        if isinstance(message, m.FetchValues):
+            self.values.send_values(source, message.request, message.keys)
+        elif isinstance(message, m.ValuesSent):
+            self._values_came(source, message.request, message.keys, message.values, now)
+        elif isinstance(message, m.PutValues):
+            self._values_came(source, 0, message.keys, message.values, now)
+        elif isinstance(message, LargeMessage):
+            self.core.receive(source, self.values.keep_large(message), now)
+            self.relay.values_arrived([message.key])
+        elif isinstance(message, m.ValuesMissing):
+            self.core.receive(source, e.FetchFailed(message.request, message.keys), now)
+            self.relay.values_arrived(message.keys)
+        elif isinstance(message, m.RelayToClient):
+            self.relay.to_client(message)
+        elif isinstance(message, m.DefineFunctions):
+            rows = zip(message.functions, message.prefixes, message.codes, strict=True)
+            for function, prefix, code in rows:
+                self.function_codes[function] = (prefix, code)
+        elif isinstance(message, m.RunFunction):
+            self._run_function(source, message)
+        else:
+            self.core.receive(source, message, now)
+
+    def _values_came(
+        self, source: Rank, request: int, keys: list[Key], values: list[bytes], now: float
+    ) -> None:
+        self.core.receive(source, self.values.keep_small(request, keys, values), now)
+        self.relay.values_arrived(keys)
+
+    def _run_function(self, source: Rank, message: m.RunFunction) -> None:
+        links = list(self.pool.links.values())
+        self._runs[message.request] = (source, len(links))
+        for link in links:
+            self.pool.send_control(link, p.RunNow(message.request, message.code))
+
+    # --- slots ---
+
+    def _start_slot(self, index: int) -> None:
+        for fd in self.pool.start(index):
+            self.ladder.watch(fd)
+
+    def _read_slot(self, fd: int, now: float) -> None:
+        link, messages = self.pool.read(fd)
+        if messages is None:
+            if fd == link.tasks.fileno():
+                self.ladder.forget(fd)  # how it ended comes from the zygote
+            return
+        for message in messages:
+            self._take_from_slot(link, message, now)
+
+    def _take_from_slot(self, link: SlotLink, message: Any, now: float) -> None:
+        core, slot = self.core, link.index
+        if isinstance(message, p.TasksDone):
+            self._take_results(slot, message, now)
+        elif isinstance(message, p.TaskRaised):
+            self.values.run_ended(slot, [message.ticket], ())
+            core.receive(-1, e.SlotRaised(slot, message.ticket, message.error), now)
+        elif isinstance(message, p.WantSegment):
+            self.pool.send(link, p.GrantSegment(self.values.lend_segment(slot, message.nbytes)))
+        elif isinstance(message, p.Unmapped):
+            self.values.unmapped(slot, message.offsets)
+        elif isinstance(message, p.TasksReturned):
+            self.values.run_ended(slot, message.tickets, ())
+            core.receive(-1, e.SlotReturned(slot, message.tickets), now)
+        elif isinstance(message, p.SlotStarted):
+            self._slot_started(link, message.pid, now)
+        elif isinstance(message, p.RanNow):
+            self._function_ran(message)
+        elif isinstance(message, p.FromSlotClient):
+            for todo in self.relay.from_slot(link, message):
+                self._take(self.transport.rank, todo, now)
+        elif isinstance(message, p.SlotLent):
+            core.receive(-1, e.SlotLent(slot, message.lent), now)
+
+    def _slot_started(self, link: SlotLink, pid: int, now: float) -> None:
+        link.pid = pid
+        self.core.receive(-1, e.SlotStarted(link.index), now)
+        if self._starting:
+            self._starting -= 1
+            if not self._starting:
+                self.transport.send(SCHEDULER_RANK, [m.WorkerStarted(self.description())])
+
+    def _take_results(self, slot: int, message: p.TasksDone, now: float) -> None:
+        """Store results, push the small ones to who wants them, tell the core their sizes."""
+        running, keep = self.core.state.running, self.values.keep_result
+        push_bytes_max = self.config.push_bytes_max
+        pushed: dict[int, m.ValuesPushed] = {}
+        sizes = []
+        for ticket, found in zip(message.tickets, message.values, strict=True):
+            task = running.get(ticket)
+            # Abandoned runs have left `tasks`; another attempt of the key may be there instead.
+            wanted = task is not None and self.core.state.tasks.get(task.key) is task
+            key = task.key if task is not None and wanted else None
+            sizes.append(keep(slot, key, found))
+            if task is not None and wanted and task.push_to and sizes[-1] <= push_bytes_max:
+                message_out = pushed.get(task.push_to)
+                if message_out is None:
+                    message_out = pushed[task.push_to] = m.ValuesPushed([], [])
+                message_out.keys.append(task.key)
+                message_out.values.append(found)
+        if pushed:
+            self.values.push_results(pushed)
+        self.values.run_ended(slot, message.tickets, message.mapped)
+        event = e.SlotFinished(slot, message.tickets, sizes, message.durations)
+        self.core.receive(-1, event, now)
+
+    def _function_ran(self, message: p.RanNow) -> None:
+        """Send the answer of the last slot; an error of any slot counts."""
+        if message.request not in self._runs:
+            return
+        client, count = self._runs[message.request]
+        if count > 1 and message.error is None:
+            self._runs[message.request] = (client, count - 1)
+            return
+        del self._runs[message.request]
+        answer = m.FunctionRan(message.request, message.value, message.error)
+        self.transport.send(client, [answer])
+
+    def _read_zygote(self, now: float) -> None:
+        ends = self.pool.ended()
+        if ends is None:
+            raise ChildProcessError(
+                f"The process that forks the slots of rank {self.transport.rank} "
+                f"({self.settings.host}) has ended. It may have been killed for lack of memory."
+            )
+        for ended in ends:
+            link = self.pool.links.get(ended.index)
+            if link is None or (link.pid and link.pid != ended.pid):
+                continue
+            if not link.pid:
+                raise ChildProcessError(
+                    f"A slot of rank {self.transport.rank} ({self.settings.host}) could not "
+                    f"start: {describe_end(ended.status)}."
+                )
+            self._drain(link, now)
+            tickets = list(self.core.state.slots[link.index].tasks)
+            self.values.slot_ended(link.index, tickets)
+            self.relay.slot_ended(link)
+            ticket = self.pool.board.read(link.index)
+            for fd in link.readers:
+                self._forget(fd)
+            self.pool.remove(link)
+            how = self._too_large.pop(link.index, None) or describe_end(ended.status)
+            self.core.receive(-1, e.SlotLost(link.index, ticket, how), now)
+
+    def _drain(self, link: SlotLink, now: float) -> None:
+        """Take the results that a slot had sent before it ended."""
+        while messages := link.readers[link.tasks.fileno()].read():
+            for message in messages:
+                if not isinstance(message, p.WantSegment):
+                    self._take_from_slot(link, message, now)
+
+    def _forget(self, fd: int) -> None:
+        try:
+            self.ladder.forget(fd)
+        except (OSError, ValueError):
+            return  # it was forgotten when the socket closed
+
+    # --- effects ---
+
+    def _carry_out(self, effect: e.Effect) -> None:
+        if isinstance(effect, e.RunTasks):
+            self._run_tasks(effect)
+        elif isinstance(effect, e.DropValues):
+            for key in effect.keys:
+                self.store.drop(key)
+        elif isinstance(effect, e.AskSlot):
+            link = self.pool.links.get(effect.slot)
+            if link is not None:
+                self.pool.send_control(link, p.ReportNow())
+        elif isinstance(effect, e.StartSlot):
+            self._start_slot(effect.slot)
+
+    def _run_tasks(self, effect: e.RunTasks) -> None:
+        link = self.pool.links[effect.slot]
+        tasks, known = effect.tasks, link.functions
+        definitions: list[list[Any]] = []
+        for task in tasks:
+            if task.function not in known:
+                known.add(task.function)
+                definitions.append([task.function, self.function_codes[task.function][1]])
+        self.pool.send(link, p.RunTasks(
+            definitions=definitions,
+            tickets=[task.ticket for task in tasks],
+            functions=[task.function for task in tasks],
+            payloads=[task.payload for task in tasks],
+            inputs=[self.values.inputs_for(task) if task.inputs else [] for task in tasks],
+            names=[self.function_codes[task.function][0] for task in tasks],
+        ))  # fmt: skip
+
+    # --- reports ---
+
+    def description(self) -> dict[str, Any]:
+        """Return what the cluster is told about this worker."""
+        settings = self.settings
+        return {
+            "host": settings.host, "pid": os.getpid(), "slots": settings.slots,
+            "memory_limit": settings.memory_limit, "resources": settings.resources,
+            "versions": settings.versions, "threads_per_slot": self.config.threads_per_slot,
+        }  # fmt: skip
+
+    def _send_status(self, now: float) -> None:
+        self._next_status = now + self.config.status_interval_s
+        if self._starting:
+            return
+        state = self.core.state
+        busy_s = sum(slot.seconds_busy for slot in state.slots)
+        metrics = {
+            "store_bytes": self.store.nbytes,
+            "spilled_bytes": self.store.spilled_nbytes,
+            "memory_bytes": self.memory.usage.total,
+            "executing": len(state.running),
+            "ready": len(state.ready),
+            "fetching": len(state.fetches),
+            "busy_s": busy_s,
+            "busy_share": busy_s / max((now - self._started) * self.settings.slots, 1e-9),
+            "sent_bytes": self.values.sent_nbytes,
+            "received_bytes": self.values.received_nbytes,
+        }
+        self.transport.send(SCHEDULER_RANK, [m.WorkerStatus(metrics)])
+
+    def _watch_memory(self, now: float) -> None:
+        """Do what the memory policy says."""
+        pids = {link.index: link.pid for link in self.pool.links.values() if link.pid}
+        paused, ended = self.memory.act(now, pids)
+        if paused != self.core.state.paused:
+            self.core.state.paused = paused
+            self.transport.send(SCHEDULER_RANK, [m.WorkerPaused(paused)])
+        if ended is not None:
+            self._too_large[ended.slot] = ended.text
+
+    def close(self) -> None:
+        """End the slots and give everything back."""
+        self.pool.close()
+        self.ladder.close()
+        self.store.close()
+        self.store.arena.close()
+        os.close(self._board_fd)
+        if self.store.scratch is not None:
+            shutil.rmtree(self.store.scratch, ignore_errors=True)

@@ -1,0 +1,86 @@
+"""How do clients that live inside tasks speak with the cluster?
+
+Through their slot's control socket and this worker. Their bundles for the scheduler are passed on
+unread. Values that they fetch come to this worker's store first, like inputs of tasks, and are
+mapped by the slot from there.
+"""
+
+from mpicluster import messages as m
+from mpicluster.ids import SCHEDULER_RANK, ClientId, Key, Rank
+from mpicluster.transport.base import Transport
+from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.slots import SlotLink, SlotPool
+from mpicluster.worker.values import ValueTraffic
+
+
+class ClientRelay:
+    """Passes messages between the clients in this worker's slots and the ranks."""
+
+    def __init__(self, pool: SlotPool, transport: Transport, values: ValueTraffic) -> None:
+        self._pool = pool
+        self._transport = transport
+        self._values = values
+        self._links: dict[ClientId, SlotLink] = {}
+        #: {key: [(link, request), ...]} of values that have been asked for and are on their way.
+        self._waiting: dict[Key, list[tuple[SlotLink, int]]] = {}
+
+    def from_slot(self, link: SlotLink, message: p.FromSlotClient) -> list[m.Message]:
+        """Pass a bundle on; return what this worker itself is to do."""
+        self._links[link.client] = link
+        if message.target == SCHEDULER_RANK:
+            relayed = m.RelayToScheduler(link.client, message.bundle)
+            self._transport.send(SCHEDULER_RANK, [relayed])
+            return []
+        todo: list[m.Message] = []
+        for found in m.decode_bundle(message.bundle):
+            if isinstance(found, m.FetchValues):
+                todo += self._fetch(link, message.target, found)
+            elif isinstance(found, m.PutValues):
+                todo.append(found)
+        return todo
+
+    def _fetch(self, link: SlotLink, holder: Rank, message: m.FetchValues) -> list[m.Message]:
+        """Answer what is here; the rest is fetched from its holder."""
+        missing: list[list[object]] = []
+        for key in message.keys:
+            if key in self._values.store:
+                self._answer(link, message.request, key)
+            else:
+                self._waiting.setdefault(key, []).append((link, message.request))
+                missing.append([key, 0, [holder]])
+        return [m.AcquireValues(missing)] if missing else []
+
+    def _answer(self, link: SlotLink, request: int, key: Key) -> None:
+        value = self._values.lend_to_client(link.index, key)
+        if value is None:
+            self._send(link, m.ValuesMissing(request, [key]))
+        elif isinstance(value, bytes):
+            self._send(link, m.ValuesSent(request, [key], [value]))
+        else:
+            place, extents = value
+            self._pool.send_control(link, p.ValueForClient(request, key, place, extents))
+
+    def _send(self, link: SlotLink, message: m.Message) -> None:
+        bundle = m.encode_bundle([message])
+        self._pool.send_control(link, p.ToSlotClient(self._transport.rank, bundle))
+
+    def to_client(self, message: m.RelayToClient) -> None:
+        """Pass a bundle of the scheduler on to a client; one that is gone needs nothing."""
+        link = self._links.get(message.client)
+        if link is not None:
+            self._pool.send_control(link, p.ToSlotClient(SCHEDULER_RANK, message.bundle))
+
+    def values_arrived(self, keys: list[Key]) -> None:
+        """Answer the clients that wait for these values; those not in the store are missing."""
+        if self._waiting:
+            for key in keys:
+                for link, request in self._waiting.pop(key, ()):
+                    self._answer(link, request, key)
+
+    def slot_ended(self, link: SlotLink) -> None:
+        """The client of a slot that has ended leaves."""
+        if self._links.pop(link.client, None) is not None:
+            bundle = m.encode_bundle([m.ClientStopped(stop=False)])
+            self._transport.send(SCHEDULER_RANK, [m.RelayToScheduler(link.client, bundle)])
+        for key in list(self._waiting):
+            self._waiting[key] = [entry for entry in self._waiting[key] if entry[0] is not link]

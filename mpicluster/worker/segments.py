@@ -1,0 +1,171 @@
+"""Where in shared memory does a large value lie?
+
+Each worker has one arena: a memfd, so that nothing of it outlives the process and the size of
+/dev/shm does not matter. The file is sparse and far larger than the memory; a segment is a range
+of its pages. Slots map ranges privately, other ranks of the host can open
+`/proc/<pid>/fd/<fd>`, MPI sends from and receives into this process's own mapping.
+
+Freed segments are kept and given out again by size class: writing to warm pages is ten times
+faster than to fresh ones (measured: 14.5 against 1.5 GB/s). A segment has users (the store, a
+message on its way, a slot that maps it) and is free when the last one has let it go.
+"""
+
+import mmap
+import os
+from collections import defaultdict
+from ctypes import CDLL, c_int, c_longlong, get_errno
+from dataclasses import dataclass
+from typing import Final
+
+PAGE: Final = mmap.PAGESIZE
+#: The arena's address space, as a multiple of the memory that the rank may use.
+ARENA_FACTOR: Final = 16
+ARENA_BYTES_MIN: Final = 1 << 36
+#: fallocate(2): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
+_PUNCH_HOLE: Final = 0x02 | 0x01
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """A range of the arena: `capacity` bytes from `offset`, of which `nbytes` are used."""
+
+    offset: int
+    capacity: int
+    nbytes: int
+    users: int = 1
+
+
+def size_class(nbytes: int) -> int:
+    """Return the capacity of the segment for a value: whole pages, at most an eighth more.
+
+    >>> size_class(1), size_class(1_000_000)
+    (4096, 1048576)
+    """
+    pages = max(1, -(-nbytes // PAGE))
+    step = 1 << max(0, pages.bit_length() - 4)
+    return -(-pages // step) * step * PAGE
+
+
+class Arena:
+    """All segments of one worker."""
+
+    def __init__(self, memory_limit: int, cache_bytes: int) -> None:
+        self.size = max(memory_limit * ARENA_FACTOR, ARENA_BYTES_MIN)
+        self.fd = os.memfd_create("mpicluster", os.MFD_CLOEXEC)
+        os.truncate(self.fd, self.size)
+        self._map = mmap.mmap(self.fd, self.size, flags=mmap.MAP_SHARED)
+        self._view = memoryview(self._map)
+        self._cache_bytes = cache_bytes
+        #: {capacity: [offset, ...]} of free segments whose pages are still there.
+        self._warm: dict[int, list[int]] = defaultdict(list)
+        self._warm_bytes = 0
+        #: {capacity: [offset, ...]} of free ranges without pages.
+        self._cold: dict[int, list[int]] = defaultdict(list)
+        self._end = 0
+        #: Bytes of the segments in use.
+        self.nbytes = 0
+        self._fallocate = CDLL(None, use_errno=True).fallocate
+
+    @property
+    def warm_nbytes(self) -> int:
+        """Bytes of free segments whose pages are kept."""
+        return self._warm_bytes
+
+    @property
+    def path(self) -> str:
+        """Where other processes of this user can open the arena."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def allocate(self, nbytes: int) -> Segment:
+        """Return a segment for `nbytes`, warm if one of its class is free."""
+        capacity = size_class(nbytes)
+        warm, cold = self._warm.get(capacity), self._cold.get(capacity)
+        if warm:
+            offset = warm.pop()
+            self._warm_bytes -= capacity
+        elif cold:
+            offset = cold.pop()
+        else:
+            offset = self._extend(capacity)
+        self.nbytes += capacity
+        return Segment(offset, capacity, nbytes)
+
+    def _extend(self, capacity: int) -> int:
+        if self._end + capacity > self.size:
+            self._merge_free()
+        if self._end + capacity > self.size:
+            raise MemoryError(
+                f"A value of {capacity} bytes does not fit into the {self.size} bytes of address "
+                "space that this worker reserved; free some values or give it a larger "
+                "--memory-limit."
+            )
+        offset = self._end
+        self._end += capacity
+        return offset
+
+    def _merge_free(self) -> None:
+        """Give back free ranges at the end of the arena, so that other sizes can use them."""
+        ranges = sorted(
+            (offset, capacity)
+            for pool in (self._warm, self._cold)
+            for capacity, offsets in pool.items()
+            for offset in offsets
+        )
+        while ranges and ranges[-1][0] + ranges[-1][1] == self._end:
+            offset, capacity = ranges.pop()
+            self._end = offset
+            for pool in (self._warm, self._cold):
+                if offset in pool[capacity]:
+                    pool[capacity].remove(offset)
+                    if pool is self._warm:
+                        self._warm_bytes -= capacity
+            self._punch(offset, capacity)
+
+    def view(self, segment: Segment) -> memoryview:
+        """Return the bytes of a segment."""
+        return self._view[segment.offset : segment.offset + segment.nbytes]
+
+    def hold(self, segment: Segment) -> None:
+        """One more user."""
+        segment.users += 1
+
+    def let_go(self, segment: Segment) -> None:
+        """One user less; the last one frees the segment."""
+        segment.users -= 1
+        if segment.users:
+            return
+        capacity = segment.capacity
+        self.nbytes -= capacity
+        if self._warm_bytes + capacity <= self._cache_bytes:
+            self._warm[capacity].append(segment.offset)
+            self._warm_bytes += capacity
+        else:
+            self._punch(segment.offset, capacity)
+            self._cold[capacity].append(segment.offset)
+
+    def trim(self) -> None:
+        """Give the pages of all free segments back to the system."""
+        for capacity, offsets in self._warm.items():
+            for offset in offsets:
+                self._punch(offset, capacity)
+            self._cold[capacity].extend(offsets)
+        self._warm.clear()
+        self._warm_bytes = 0
+
+    def _punch(self, offset: int, nbytes: int) -> None:
+        """Give the pages of a range back to the system (fallocate(2))."""
+        result = self._fallocate(
+            c_int(self.fd), c_int(_PUNCH_HOLE), c_longlong(offset), c_longlong(nbytes)
+        )
+        if result:
+            raise OSError(get_errno(), os.strerror(get_errno()))
+
+    def close(self) -> None:
+        """Give everything back; views that others still hold keep the memory alive."""
+        self._view.release()
+        try:
+            self._map.close()
+        except BufferError:
+            # A message that was never taken still refers to a segment; the process ends soon.
+            self._map = None  # type: ignore[assignment]
+        os.close(self.fd)

@@ -1,0 +1,340 @@
+"""What does a slot do?
+
+A slot is a child process that runs user functions, one at a time, and nothing else does. Its main
+thread takes tasks and sends results; a second thread answers the worker while a task runs. It
+never touches MPI. It ends when its sockets do.
+"""
+
+import mmap
+import os
+import pickle
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mpicluster.errors import TaskSerializationError
+from mpicluster.serialization.calls import load_call
+from mpicluster.serialization.exceptions import to_error
+from mpicluster.serialization.frames import (
+    dumps,
+    frame_offsets,
+    from_frames,
+    split_frames,
+    to_frames,
+)
+from mpicluster.worker import slot_protocol as p
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSettings:
+    """What a slot is told when it is forked."""
+
+    index: int
+    rank: int
+    host: str
+    arena_path: str
+    board_path: str
+    #: The address of the client that tasks here may make.
+    client: int
+    inline_bytes_max: int
+    report_s: float
+
+
+#: A task that waits in this slot: ticket, function, payload, inputs, name. A bare tuple, because
+#: short tasks cost little more than the objects that are made for them.
+QueuedTask = tuple[int, int, bytes, list[Any], str]
+#: Results of these types, when they are small, need no look at buffers and classes.
+PLAIN_RESULTS = frozenset({int, float, bool, type(None), complex})
+
+
+class Slot:
+    """The state of one slot process."""
+
+    def __init__(
+        self, settings: SlotSettings, tasks: socket.socket, control: socket.socket
+    ) -> None:
+        self.settings = settings
+        self.tasks = tasks
+        self.control = control
+        self.reader = p.PacketReader(tasks)
+        self.arena_fd = os.open(settings.arena_path, os.O_RDWR | os.O_CLOEXEC)
+        board_fd = os.open(settings.board_path, os.O_RDWR | os.O_CLOEXEC)
+        self.board = p.BoardEntry(board_fd, settings.index)
+        os.close(board_fd)
+        self.queue: deque[QueuedTask] = deque()
+        self.codes: dict[int, bytes] = {}
+        self.functions: dict[int, Callable[..., Any]] = {}
+        #: Typical time of a function's tasks: results wait only for the next short one.
+        self.durations: dict[int, float] = {}
+        self.granted: deque[int] = deque()
+        #: Mappings that user code keeps alive: offset -> mapping.
+        self.mapped: dict[int, mmap.mmap] = {}
+        #: The task that runs, for `get_worker` and messages.
+        self.current: QueuedTask | None = None
+        self.handlers: dict[type[Any], Callable[[Any], None]] = {}
+        self._lock = threading.Lock()
+        #: (ticket, duration, value) of finished tasks that have not been reported. The control
+        #: thread takes from it too; appending to a deque and taking from it are atomic.
+        self._done: deque[tuple[int, float, Any]] = deque()
+        #: Offsets that finished tasks have left mapped and that have not been reported.
+        self._left_mapped: list[int] = []
+        self._last_report = 0.0
+
+    # --- the main thread ---
+
+    def run(self) -> None:
+        """Take tasks and run them until the worker is gone."""
+        threading.Thread(target=self._listen, name="mpicluster-control", daemon=True).start()
+        self._send(self.tasks, p.SlotStarted(os.getpid()))
+        while True:
+            try:
+                task = self.queue.popleft()
+            except IndexError:
+                self.board.write(0)
+                self.report()
+                self.unmap()
+                if not self._receive():
+                    return
+                continue
+            self._run_task(task)
+
+    def _receive(self) -> bool:
+        """Wait for the worker; return False when it is gone."""
+        messages = self.reader.read()
+        if messages is None:
+            return False
+        for message in messages:
+            if isinstance(message, p.RunTasks):
+                self.codes.update(dict(message.definitions))
+                self.queue.extend(
+                    zip(
+                        message.tickets, message.functions, message.payloads, message.inputs,
+                        message.names, strict=True,
+                    )
+                )  # fmt: skip
+            elif isinstance(message, p.GrantSegment):
+                self.granted.append(message.offset)
+        return True
+
+    def _run_task(self, task: QueuedTask) -> None:
+        """Run one task and keep its result for the next report."""
+        ticket, function, payload, inputs, _ = task
+        report_s = self.settings.report_s
+        started = time.perf_counter()
+        if self.durations.get(function, 1.0) > report_s:
+            self.report()
+        self.current = task
+        self.board.write(ticket)
+        mappings: list[tuple[int, mmap.mmap]] = []
+        try:
+            values = [self._load_input(found, mappings) for found in inputs] if inputs else inputs
+            args, kwargs = load_call(payload, values)
+            value = (self.functions.get(function) or self._define(function))(*args, **kwargs)
+            del values, args, kwargs
+            plain = type(value) in PLAIN_RESULTS
+            stored = pickle.dumps(value, 5) if plain else self._store(task, value)
+            del value
+        except BaseException as error:  # noqa: BLE001  (whatever user code raises)
+            self.report()
+            self._send(self.tasks, self._raised(ticket, error))
+            stored = None
+        self.current = None
+        if mappings:
+            self._close(mappings)
+        if stored is None:
+            return
+        ended = time.perf_counter()
+        duration = self.durations[function] = ended - started
+        self._done.append((ticket, duration, stored))
+        if ended - self._last_report > report_s:
+            self.report()
+
+    def _define(self, function: int) -> Callable[..., Any]:
+        """Unpickle a function the first time that it is called here."""
+        defined: Callable[..., Any] = pickle.loads(self.codes[function])
+        self.functions[function] = defined
+        return defined
+
+    def _raised(self, ticket: int, error: BaseException) -> p.TaskRaised:
+        settings = self.settings
+        return p.TaskRaised(ticket, to_error(error, settings.rank, settings.host))
+
+    # --- values ---
+
+    def _load_input(self, found: Any, mappings: list[tuple[int, mmap.mmap]]) -> Any:
+        """Return an input. A private mapping lets the task write into it and harm nobody."""
+        if isinstance(found, bytes):
+            return pickle.loads(found)
+        place, extents = found
+        if isinstance(place, str):
+            mapping = _map_file(place)
+        else:
+            mapping = _map_privately(self.arena_fd, frame_offsets(extents)[1], place)
+            mappings.append((place, mapping))
+        return from_frames(split_frames(memoryview(mapping), extents))
+
+    def _store(self, task: QueuedTask, value: Any) -> Any:
+        """Return the form of a result that goes to the worker; large ones into the arena."""
+        try:
+            frames = to_frames(value, self.settings.inline_bytes_max)
+        except Exception as error:
+            raise TaskSerializationError(
+                f"The result of {task[4]!r}, a {type(value).__name__}, cannot be pickled: "
+                f"{error}. A task must return a value that can travel to another process."
+            ) from error
+        if isinstance(frames, bytes):
+            return frames
+        extents = [len(frame) for frame in frames]
+        offsets, nbytes = frame_offsets(extents)
+        place = self._ask_for_segment(nbytes)
+        for frame, offset in zip(frames, offsets, strict=True):
+            self._write(frame, place + offset)
+        return [place, extents]
+
+    def _write(self, frame: bytes | memoryview, position: int) -> None:
+        """Copy a frame into the arena; writing to the file spares us page faults."""
+        view = memoryview(frame)
+        while view.nbytes:
+            written = os.pwrite(self.arena_fd, view[: 1 << 30], position)
+            view = view[written:]
+            position += written
+
+    def _ask_for_segment(self, nbytes: int) -> int:
+        self._send(self.tasks, p.WantSegment(nbytes))
+        while not self.granted:
+            if not self._receive():
+                os._exit(0)
+        offset = self.granted.popleft()
+        if offset < 0:
+            raise MemoryError(
+                f"The result of {nbytes} bytes does not fit into the memory of rank "
+                f"{self.settings.rank} ({self.settings.host})."
+            )
+        return offset
+
+    def _close(self, mappings: list[tuple[int, mmap.mmap]]) -> None:
+        """Unmap the inputs of a task; report those that user code keeps alive."""
+        for offset, mapping in mappings:
+            try:
+                mapping.close()
+            except BufferError:
+                self.mapped[offset] = mapping
+                self._left_mapped.append(offset)
+
+    def unmap(self) -> None:
+        """Try again to unmap what was kept alive."""
+        if not self.mapped:
+            return
+        closed = []
+        for offset, mapping in list(self.mapped.items()):
+            try:
+                mapping.close()
+            except BufferError:
+                continue
+            del self.mapped[offset]
+            closed.append(offset)
+        if closed:
+            self._send(self.tasks, p.Unmapped(closed))
+
+    # --- reports ---
+
+    def report(self) -> None:
+        """Send the results that have gathered."""
+        self._last_report = time.perf_counter()
+        done = self._done
+        if not done:
+            return
+        with self._lock:
+            rows = [done.popleft() for _ in range(len(done))]
+            mapped, self._left_mapped = self._left_mapped, []
+            if rows:
+                tickets, durations, values = zip(*rows, strict=True)
+                message = p.TasksDone(tickets, durations, values, mapped)
+                self.tasks.sendall(p.pack([message]))
+
+    def _send(self, sock: socket.socket, message: Any) -> None:
+        with self._lock:
+            sock.sendall(p.pack([message]))
+
+    # --- the client inside a task ---
+
+    def send_control(self, message: Any) -> None:
+        """Send on the control socket, from any thread."""
+        self._send(self.control, message)
+
+    def lend(self, lent: bool) -> None:
+        """Let other tasks use this task's place while it waits, or take it back."""
+        self._send(self.tasks, p.SlotLent(lent))
+
+    def map_for_client(self, place: Any, extents: list[int]) -> list[memoryview]:
+        """Return the frames of a large value that a client here has asked for."""
+        if isinstance(place, str):
+            mapping = _map_file(place)
+        else:
+            mapping = _map_privately(self.arena_fd, frame_offsets(extents)[1], place)
+            self.mapped[place] = mapping
+        return split_frames(memoryview(mapping), extents)
+
+    # --- the control thread ---
+
+    def _listen(self) -> None:
+        reader = p.PacketReader(self.control)
+        while (messages := reader.read()) is not None:
+            for message in messages:
+                if isinstance(message, p.ReportNow):
+                    self._give_back()
+                elif isinstance(message, p.RunNow):
+                    threading.Thread(target=self._run_now, args=(message,), daemon=True).start()
+                elif type(message) in self.handlers:
+                    self.handlers[type(message)](message)
+        os._exit(0)
+
+    def _give_back(self) -> None:
+        """Report, and return the tasks that the main thread has not taken."""
+        returned = []
+        while self.queue:
+            try:
+                returned.append(self.queue.popleft()[0])
+            except IndexError:
+                break
+        self.report()
+        if returned:
+            self._send(self.tasks, p.TasksReturned(returned))
+
+    def _run_now(self, message: p.RunNow) -> None:
+        value, error = b"", None
+        try:
+            function, args, kwargs = pickle.loads(message.code)
+            value = dumps(function(*args, **kwargs))
+        except BaseException as raised:  # noqa: BLE001
+            error = to_error(raised, self.settings.rank, self.settings.host)
+        self._send(self.control, p.RanNow(message.request, value, error))
+
+
+def _map_privately(fd: int, nbytes: int, offset: int) -> mmap.mmap:
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    return mmap.mmap(fd, nbytes, mmap.MAP_PRIVATE, protection, offset=offset)
+
+
+def _map_file(path: str) -> mmap.mmap:
+    """Map a value in scratch; the mapping outlives the file, so nobody is told of it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _map_privately(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
+
+
+#: The slot of this process, None in all others.
+current_slot: Slot | None = None
+
+
+def main(settings: SlotSettings, tasks: socket.socket, control: socket.socket) -> None:
+    """Run the slot of this process until its worker is gone."""
+    global current_slot
+    current_slot = Slot(settings, tasks, control)
+    current_slot.run()

@@ -1,0 +1,236 @@
+"""What do a worker and its slots tell each other?
+
+Two Unix sockets per slot: on the task socket the slot's main thread takes tasks and sends results;
+on the control socket a second thread of the slot listens, so that it answers while a task runs.
+A packet is its length (8 bytes) and a msgpack array of messages. A ticket is the number of one
+run of a task; it is never used twice, so a late result cannot be taken for another.
+
+A value on these sockets is bytes (one pickle), `[offset, extents]`: a range of the arena, or, as
+an input, `[path, extents]`: a file in scratch.
+"""
+
+import mmap
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mpicluster.codec import Codec
+from mpicluster.ids import FunctionId, NBytes
+from mpicluster.messages import ErrorColumns
+
+LENGTH: Final = struct.Struct("<Q")
+#: One entry of the board per slot: the ticket that it executes, 0 while it executes none.
+TICKET: Final = struct.Struct("<q")
+#: A worker has at most this many slots at a time, those of waiting tasks included.
+BOARD_SLOTS: Final = 4096
+RECEIVE_BYTES: Final = 1 << 18
+
+
+# --- worker -> slot, task socket ---
+
+
+@dataclass(slots=True)
+class RunTasks:
+    """Run these tasks in this order. `definitions` are (function, pickle) the slot lacks."""
+
+    definitions: list[list[Any]]
+    tickets: list[int]
+    functions: list[FunctionId]
+    payloads: list[bytes]
+    inputs: list[list[Any]]
+    names: list[str]
+
+
+@dataclass(slots=True)
+class GrantSegment:
+    """Here is room for the large result that the slot announced; -1: there is no memory."""
+
+    offset: int
+
+
+# --- worker -> slot, control socket ---
+
+
+@dataclass(slots=True)
+class ReportNow:
+    """Send finished results, and give back the tasks that have not been started."""
+
+
+@dataclass(slots=True)
+class RunNow:
+    """Run a function beside the current task (`Client.run`)."""
+
+    request: int
+    code: bytes
+
+
+@dataclass(slots=True)
+class ToSlotClient:
+    """A bundle from the scheduler or a worker for the client inside this slot's task."""
+
+    source: int
+    bundle: bytes
+
+
+@dataclass(slots=True)
+class ValueForClient:
+    """A large value that the client inside this slot's task has asked for: a place to map."""
+
+    request: int
+    key: int
+    place: Any
+    extents: list[NBytes]
+
+
+# --- slot -> worker ---
+
+
+@dataclass(slots=True)
+class SlotStarted:
+    """The slot has its modules and waits for tasks."""
+
+    pid: int
+
+
+@dataclass(slots=True)
+class TasksDone:
+    """These tasks are finished. `mapped` are offsets that the slot still maps though it is done
+    with the tasks: user code keeps an array alive.
+    """
+
+    tickets: Sequence[int]
+    durations: Sequence[float]
+    values: Sequence[Any]
+    mapped: list[int]
+
+
+@dataclass(slots=True)
+class TaskRaised:
+    """This task raised."""
+
+    ticket: int
+    error: ErrorColumns
+
+
+@dataclass(slots=True)
+class WantSegment:
+    """The result of the current task needs this much shared memory."""
+
+    nbytes: NBytes
+
+
+@dataclass(slots=True)
+class Unmapped:
+    """Offsets that the slot does not map any more."""
+
+    offsets: list[int]
+
+
+@dataclass(slots=True)
+class TasksReturned:
+    """Tickets that were queued here and have not been started."""
+
+    tickets: list[int]
+
+
+@dataclass(slots=True)
+class RanNow:
+    """The answer to `RunNow`."""
+
+    request: int
+    value: bytes
+    error: ErrorColumns | None
+
+
+@dataclass(slots=True)
+class FromSlotClient:
+    """A bundle of the client inside this slot's task for another rank."""
+
+    target: int
+    bundle: bytes
+
+
+@dataclass(slots=True)
+class SlotLent:
+    """The current task waits for others (or goes on): its place may be used meanwhile (or not)."""
+
+    lent: bool
+
+
+CODEC: Final = Codec([
+    RunTasks, GrantSegment, ReportNow, RunNow, ToSlotClient, SlotStarted, TasksDone, TaskRaised,
+    WantSegment, Unmapped, TasksReturned, RanNow, FromSlotClient, SlotLent, ValueForClient,
+])  # fmt: skip
+
+
+def pack(messages: Iterable[Any]) -> bytes:
+    """Return a packet."""
+    content = CODEC.encode(messages)
+    return LENGTH.pack(len(content)) + content
+
+
+class PacketReader:
+    """Cuts what arrives on a socket into packets."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = bytearray()
+
+    def read(self) -> list[Any] | None:
+        """Receive once; return the messages that are complete, None if the peer is gone."""
+        try:
+            received = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not received:
+            return None
+        buffer = self._buffer
+        buffer += received
+        messages: list[Any] = []
+        start, view = 0, memoryview(buffer)
+        while len(buffer) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(buffer, start)
+            end = start + LENGTH.size + length
+            if len(buffer) < end:
+                break
+            messages += CODEC.decode(view[start + LENGTH.size : end])
+            start = end
+        view.release()
+        del buffer[:start]
+        return messages
+
+
+class Board:
+    """Which ticket each slot is executing, in memory that the worker and its slots share.
+
+    It tells which task ended a slot, even when results that had not been sent died with it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, BOARD_SLOTS * TICKET.size, flags=mmap.MAP_SHARED)
+        self._tickets = memoryview(self._map).cast("q")
+
+    def clear(self, slot: int) -> None:
+        """Forget what a slot executed."""
+        self._tickets[slot] = 0
+
+    def read(self, slot: int) -> int:
+        """Return the ticket that a slot executes, or executed last, or 0."""
+        return self._tickets[slot]
+
+
+class BoardEntry:
+    """A slot's own entry on the board."""
+
+    def __init__(self, fd: int, slot: int) -> None:
+        self._map = mmap.mmap(fd, BOARD_SLOTS * TICKET.size, flags=mmap.MAP_SHARED)
+        self._tickets = memoryview(self._map).cast("q")
+        self._slot = slot
+
+    def write(self, ticket: int) -> None:
+        """Note the ticket that is executed from now on."""
+        self._tickets[self._slot] = ticket

@@ -1,0 +1,227 @@
+"""How does a worker start its slots, speak with them and notice their end?
+
+Owns the zygote's process and the sockets; decides nothing about tasks. `spawn_zygote` must be
+called before MPI is initialised.
+"""
+
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from mpicluster.ids import ClientId, slot_client
+from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.slot import SlotSettings
+from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded
+
+#: Variables by which MPI libraries and launchers recognise their processes; a task that starts an
+#: MPI program of its own must not be taken for a rank of ours.
+MPI_VARIABLES: Final = (
+    "OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_LOCAL", "MPIR_", "HYDRA_", "HYDI_", "PALS_", "MV2_COMM",
+    "SLURM_PMI",
+)  # fmt: skip
+#: Each slot may use this many threads in numerical libraries.
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+#: Imported once per host, before the first slot is forked.
+PRELOAD: Final = ("cloudpickle", "numpy", "pandas")
+#: Imported too where the script speaks of them: fork shares what costs each slot a second else.
+#: Only packages that start no threads, since the zygote forks.
+PRELOAD_IF_USED: Final = {
+    "dask": ("dask.array", "dask.dataframe"), "scipy": ("scipy.sparse",), "xarray": ("xarray",),
+    "sklearn": ("sklearn.base",), "pyarrow": ("pyarrow.parquet",),
+}  # fmt: skip
+_SOCKET_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Zygote:
+    """A zygote's process and our end of its socket."""
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+
+
+def modules_to_preload(script: str) -> list[str]:
+    """Return what a zygote should import for a script with this text.
+
+    >>> modules_to_preload("import xarray as xr")
+    ['cloudpickle', 'numpy', 'pandas', 'xarray']
+    """
+    words = set(re.findall(r"\w+", script))
+    used = [module for word, found in PRELOAD_IF_USED.items() if word in words for module in found]
+    return [*PRELOAD, *used]
+
+
+def spawn_zygote(
+    threads_per_slot: int, paths: Iterable[str] = (), modules: Iterable[str] = PRELOAD
+) -> Zygote:
+    """Start a zygote that imports `modules`; `paths` come first where it looks for them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(MPI_VARIABLES)
+    }
+    for name in THREAD_VARIABLES:
+        environment[name] = str(threads_per_slot)
+    search = [*paths, *filter(None, sys.path)]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
+    program = "import sys; from mpicluster.worker.zygote import main; main(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), ",".join(modules)],
+        pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    theirs.close()
+    return Zygote(process, ours)
+
+
+@dataclass(slots=True, eq=False)
+class SlotLink:
+    """Our end of one slot."""
+
+    index: int
+    tasks: socket.socket
+    control: socket.socket
+    readers: dict[int, p.PacketReader]
+    #: The address of the client that its tasks may make.
+    client: ClientId
+    pid: int = 0
+    #: Packets that did not fit into the socket yet.
+    unsent: bytearray = field(default_factory=bytearray)
+    #: Functions that the slot knows.
+    functions: set[int] = field(default_factory=set)
+
+
+class SlotPool:
+    """All slots of one worker."""
+
+    def __init__(self, zygote: Zygote, settings: SlotSettings, board_fd: int) -> None:
+        self.zygote = zygote
+        self.settings = settings
+        self.board = p.Board(board_fd)
+        self._started = 0
+        self.links: dict[int, SlotLink] = {}
+        #: {descriptor: slot} of all sockets.
+        self.by_fd: dict[int, SlotLink] = {}
+
+    def start(self, index: int) -> list[int]:
+        """Have a slot forked; return the descriptors to watch."""
+        ours_t, theirs_t = socket.socketpair()
+        ours_c, theirs_c = socket.socketpair()
+        for sock in (ours_t, theirs_t):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        ours_t.setblocking(False)
+        ours_c.setblocking(False)
+        self._started += 1
+        client = slot_client(self.settings.rank, self._started)
+        settings = replace(self.settings, index=index, client=client)
+        self.board.clear(index)
+        request = pickle.dumps(ForkSlot(settings))
+        socket.send_fds(self.zygote.socket, [request], [theirs_t.fileno(), theirs_c.fileno()])
+        theirs_t.close()
+        theirs_c.close()
+        readers = {sock.fileno(): p.PacketReader(sock) for sock in (ours_t, ours_c)}
+        link = SlotLink(index, ours_t, ours_c, readers, client)
+        self.links[index] = link
+        for fd in readers:
+            self.by_fd[fd] = link
+        return list(readers)
+
+    def remove(self, link: SlotLink) -> list[int]:
+        """Close our end of a slot that has ended; return the descriptors not to watch."""
+        fds = list(link.readers)
+        for fd in fds:
+            del self.by_fd[fd]
+        if self.links.get(link.index) is link:
+            del self.links[link.index]
+        link.tasks.close()
+        link.control.close()
+        return fds
+
+    def read(self, fd: int) -> tuple[SlotLink, list[Any] | None]:
+        """Return what came on a descriptor; None for the messages says that the slot is gone."""
+        link = self.by_fd[fd]
+        return link, link.readers[fd].read()
+
+    def send(self, link: SlotLink, message: Any) -> None:
+        """Send on the task socket; what does not fit goes with `flush`."""
+        link.unsent += p.pack([message])
+        self.flush(link)
+
+    def send_control(self, link: SlotLink, message: Any) -> None:
+        """Send on the control socket, which its thread always reads."""
+        link.control.setblocking(True)
+        try:
+            link.control.sendall(p.pack([message]))
+        except OSError:
+            return  # the slot is gone; its end is noticed on the task socket
+        finally:
+            link.control.setblocking(False)
+
+    def flush(self, link: SlotLink) -> None:
+        """Send what did not fit."""
+        unsent = link.unsent
+        try:
+            while unsent:
+                sent = link.tasks.send(unsent)
+                del unsent[:sent]
+        except BlockingIOError:
+            return
+        except OSError:
+            unsent.clear()
+
+    def flush_all(self) -> None:
+        """Send to every slot what did not fit."""
+        for link in self.links.values():
+            if link.unsent:
+                self.flush(link)
+
+    def ended(self) -> list[SlotEnded] | None:
+        """Return the slots whose end the zygote reports; None: the zygote itself is gone."""
+        ends: list[SlotEnded] = []
+        while True:
+            try:
+                packet = self.zygote.socket.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return ends
+            except OSError:
+                return None
+            if not packet:
+                return None
+            ends.append(pickle.loads(packet))
+
+    def close(self) -> None:
+        """End all slots and the zygote."""
+        for link in list(self.links.values()):
+            self.remove(link)
+        stop_zygote(self.zygote)
+
+
+def stop_zygote(zygote: Zygote) -> None:
+    """End a zygote and with it all its slots."""
+    zygote.socket.close()
+    try:
+        zygote.process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        zygote.process.kill()
+        zygote.process.wait()
+
+
+def describe_end(status: int) -> str:
+    """Say how a process ended: by a signal or with a status."""
+    if status >= 0:
+        return f"it ended with status {status} (os._exit or a compiled library called exit)"
+    name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)
+    hint = {
+        "SIGSEGV": ", a crash in compiled code",
+        "SIGKILL": ", often the kernel's answer to a lack of memory",
+        "SIGABRT": ", a failed check in compiled code",
+    }.get(name, "")
+    return f"it was ended by signal {name}{hint}"

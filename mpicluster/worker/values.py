@@ -1,0 +1,198 @@
+"""How do values get into and out of a worker's store?
+
+Answers fetches from the store, puts what arrives into it, lends segments to slots and keeps each
+segment alive until its last user (a send, a running task, a mapping of user code) is done.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.ids import ClientId, Key, NBytes, Rank
+from mpicluster.serialization.frames import frame_offsets, split_frames
+from mpicluster.transport.base import LargeMessage, Transport
+from mpicluster.worker import events as e
+from mpicluster.worker.records import LocalTask
+from mpicluster.worker.segments import Segment
+from mpicluster.worker.store import LargeValue, SpilledValue, Store, size_of
+
+
+class ValueTraffic:
+    """Moves values between the store, the slots and other ranks."""
+
+    def __init__(self, store: Store, transport: Transport) -> None:
+        self.store = store
+        self.transport = transport
+        transport.allocate = self._allocate
+        #: Bytes of values sent to and received from other ranks.
+        self.sent_nbytes: NBytes = 0
+        self.received_nbytes: NBytes = 0
+        #: Segments into which large values are being received: {(request, key): segment}.
+        self._arriving: dict[tuple[int, Key], Segment] = {}
+        #: {slot: {offset: segment}} lent for results that are being written.
+        self._lent: dict[int, dict[int, Segment]] = {}
+        #: {ticket: [segment, ...]} that running tasks read.
+        self._read: dict[int, list[Segment]] = {}
+        #: {slot: {offset: segment}} that user code in a slot keeps mapped.
+        self._mapped: dict[int, dict[int, Segment]] = {}
+
+    # --- to other ranks ---
+
+    def send_values(self, rank: Rank, request: int, keys: Iterable[Key]) -> None:
+        """Answer a fetch: small values together, each large one on its own."""
+        small = m.ValuesSent(request, [], [])
+        missing = m.ValuesMissing(request, [])
+        answers: list[m.Message] = []
+        for key in keys:
+            value = self.store.get(key)
+            if value is None:
+                missing.keys.append(key)
+            elif isinstance(value, bytes):
+                small.keys.append(key)
+                small.values.append(value)
+                self.sent_nbytes += len(value)
+            elif isinstance(value, SpilledValue):
+                answers.append(_spilled(request, key, value))
+            else:
+                answers.append(self._large(request, key, value))
+        if small.keys:
+            answers.insert(0, small)
+        if missing.keys:
+            answers.insert(0, missing)
+        self.transport.send(rank, answers)
+
+    def _large(self, request: int, key: Key, value: LargeValue) -> m.LargeValueSent:
+        arena, segment = self.store.arena, value.segment
+        arena.hold(segment)
+        self.sent_nbytes += segment.nbytes
+        return m.LargeValueSent(
+            request, key, value.extents, [segment.nbytes], [arena.view(segment)],
+            on_sent=partial(arena.let_go, segment),
+        )  # fmt: skip
+
+    def push_results(self, pushed: dict[ClientId, m.ValuesPushed]) -> None:
+        """Send small results to the clients that want them."""
+        for client, message in pushed.items():
+            self.transport.send(client, [message])
+
+    # --- from other ranks ---
+
+    def _allocate(self, message: LargeMessage) -> list[memoryview]:
+        """Give a large value that is announced its place in the arena."""
+        _, nbytes = frame_offsets(message.extents)
+        segment = self.store.arena.allocate(nbytes)
+        self._arriving[_arrival(message)] = segment
+        view = self.store.arena.view(segment)
+        return [view] if len(message.pieces) == 1 else split_frames(view, message.extents)
+
+    def keep_large(self, message: LargeMessage) -> e.ValuesStored:
+        """Put a large value that has come completely into the store."""
+        segment = self._arriving.pop(_arrival(message))
+        message.buffers = []
+        value = LargeValue(segment, message.extents)
+        self.received_nbytes += value.nbytes
+        self.store.put(message.key, value)
+        return e.ValuesStored(_arrival(message)[0], [message.key], [value.nbytes])
+
+    def keep_small(self, request: int, keys: list[Key], values: list[bytes]) -> e.ValuesStored:
+        """Put small values that have come into the store."""
+        for key, value in zip(keys, values, strict=True):
+            self.store.put(key, value)
+        sizes = [len(value) for value in values]
+        self.received_nbytes += sum(sizes)
+        return e.ValuesStored(request, keys, sizes)
+
+    # --- to slots ---
+
+    def inputs_for(self, task: LocalTask) -> list[Any]:
+        """Return a task's inputs as they go to a slot; their segments stay until it is done."""
+        inputs: list[Any] = []
+        held: list[Segment] = []
+        for key in task.inputs:
+            value = self.store.get(key)
+            if isinstance(value, LargeValue):
+                self.store.arena.hold(value.segment)
+                held.append(value.segment)
+                inputs.append([value.segment.offset, value.extents])
+            elif isinstance(value, SpilledValue):
+                inputs.append([str(value.path), value.extents])
+            else:
+                inputs.append(value)
+        if held:
+            self._read[task.ticket] = held
+        return inputs
+
+    def lend_segment(self, slot: int, nbytes: NBytes) -> int:
+        """Return the offset of room for a result, -1 if there is none."""
+        try:
+            segment = self.store.arena.allocate(nbytes)
+        except (MemoryError, OSError):
+            return -1
+        self._lent.setdefault(slot, {})[segment.offset] = segment
+        return segment.offset
+
+    def lend_to_client(self, slot: int, key: Key) -> Any:
+        """Return a value for the client in a slot: bytes, (place, extents), or None."""
+        value = self.store.get(key)
+        if isinstance(value, LargeValue):
+            kept = self._mapped.setdefault(slot, {})
+            if value.segment.offset not in kept:
+                self.store.arena.hold(value.segment)
+                kept[value.segment.offset] = value.segment
+            return value.segment.offset, value.extents
+        if isinstance(value, SpilledValue):
+            return str(value.path), value.extents
+        return value
+
+    # --- from slots ---
+
+    def keep_result(self, slot: int, key: Key | None, found: Any) -> NBytes:
+        """Put a result into the store, or drop it if nobody wants it; return its size."""
+        value: bytes | LargeValue
+        if isinstance(found, bytes):
+            value = found
+        else:
+            offset, extents = found
+            value = LargeValue(self._lent[slot].pop(offset), extents)
+        if key is not None:
+            self.store.put(key, value)
+        elif isinstance(value, LargeValue):
+            self.store.arena.let_go(value.segment)
+        return size_of(value)
+
+    def run_ended(self, slot: int, tickets: Iterable[int], mapped: Iterable[int]) -> None:
+        """Let go of the inputs of runs that are over, but for what user code keeps mapped."""
+        still = set(mapped)
+        for ticket in tickets:
+            for segment in self._read.pop(ticket, ()):
+                kept = self._mapped.setdefault(slot, {})
+                if segment.offset in still and segment.offset not in kept:
+                    kept[segment.offset] = segment
+                else:
+                    self.store.arena.let_go(segment)
+
+    def unmapped(self, slot: int, offsets: Iterable[int]) -> None:
+        """User code has let go of arrays that it had kept."""
+        for offset in offsets:
+            segment = self._mapped.get(slot, {}).pop(offset, None)
+            if segment is not None:
+                self.store.arena.let_go(segment)
+
+    def slot_ended(self, slot: int, tickets: Iterable[int]) -> None:
+        """A slot's process is gone, and with it its mappings and half-written results."""
+        self.run_ended(slot, tickets, ())
+        for pool in (self._mapped, self._lent):
+            for segment in pool.pop(slot, {}).values():
+                self.store.arena.let_go(segment)
+
+
+def _spilled(request: int, key: Key, value: SpilledValue) -> m.LargeValueSent:
+    """Send a value straight from its file."""
+    view = memoryview(value.map())
+    return m.LargeValueSent(request, key, value.extents, [len(view)], [view])
+
+
+def _arrival(message: LargeMessage) -> tuple[int, Key]:
+    """Name a large value on its way; scattered ones belong to no request."""
+    return (message.request if isinstance(message, m.LargeValueSent) else 0), message.key

@@ -1,0 +1,138 @@
+"""Where do slots come from?
+
+The zygote is a clean process without MPI and without threads. It imports the packages that tasks
+commonly need once per host, then forks a slot in milliseconds whenever its worker asks. It is
+started by `slots.spawn_zygote` before MPI is initialised, because forking a
+process that runs MPI is not safe. It tells the worker how each slot ended, and ends with it.
+
+Requests are single packets on a Unix socket: a pickle of `ForkSlot` with the slot's two sockets as
+ancillary data. Answers are pickles too.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpicluster.worker import slot
+from mpicluster.worker.slot import SlotSettings
+
+_PR_SET_PDEATHSIG = 1
+#: A slot is the first that the kernel takes when memory is short, long before its rank.
+OOM_SCORE_ADJ = 800
+PACKET_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSlot:
+    """Fork a slot with these settings; its sockets come along."""
+
+    settings: SlotSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SlotEnded:
+    """A slot's process has ended: exit status, or minus the signal's number."""
+
+    index: int
+    pid: int
+    status: int
+
+
+class Zygote:
+    """The process that forks slots."""
+
+    def __init__(self, worker: socket.socket) -> None:
+        self.worker = worker
+        self.children: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Serve the worker until it is gone, then end all slots."""
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        worker_fd = self.worker.fileno()
+        try:
+            while True:
+                ready, _, _ = select.select([worker_fd, wake_read], [], [])
+                if wake_read in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_read, 4096)
+                    self._reap()
+                if worker_fd in ready and not self._serve():
+                    return
+        finally:
+            for pid in self.children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _serve(self) -> bool:
+        try:
+            packet, fds, _, _ = socket.recv_fds(self.worker, PACKET_BYTES, 2)
+        except ConnectionResetError:  # the worker left with news of a slot unread
+            return False
+        if not packet:
+            return False
+        request: ForkSlot = pickle.loads(packet)
+        pid = os.fork()
+        if pid == 0:
+            self._become_slot(request, fds)
+        for fd in fds:
+            os.close(fd)
+        self.children[pid] = request.settings.index
+        return True
+
+    def _become_slot(self, request: ForkSlot, fds: list[int]) -> None:
+        status = 1
+        try:
+            die_with_parent()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.worker.close()
+            with contextlib.suppress(OSError):
+                Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+            tasks, control = (socket.socket(fileno=fd) for fd in fds)
+            slot.main(request.settings, tasks, control)
+            status = 0
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while self.children:
+            pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            index = self.children.pop(pid, None)
+            if index is not None:
+                ended = SlotEnded(index, pid, os.waitstatus_to_exitcode(wait_status))
+                with contextlib.suppress(BrokenPipeError):  # the worker has just left
+                    self.worker.send(pickle.dumps(ended))
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(arguments: list[str]) -> None:
+    """Import what tasks commonly need, then fork slots."""
+    fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2]
+    die_with_parent()
+    if os.getppid() != parent:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in modules.split(","):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    Zygote(socket.socket(fileno=fd)).run()
+

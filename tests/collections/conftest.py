@@ -1,0 +1,37 @@
+import pytest
+
+from mpicluster import Client, LocalCluster
+
+pytest.importorskip("dask.array")
+pytest.importorskip("dask.dataframe")
+
+
+@pytest.fixture(scope="package")
+def cluster():
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, resources={"GPU": 1}, submit_tasks_max=200
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    """A client that leaves nothing behind: all tests here check that by using it."""
+    with Client(cluster) as client:
+        yield client
+        check_nothing_is_left(client)
+
+
+def check_nothing_is_left(client):
+    """The scheduler knows no task and the workers hold no bytes."""
+    import gc
+
+    gc.collect()
+    client.wait_until(lambda: counts(client) == ({}, 0), 10)
+    assert counts(client) == ({}, 0)
+
+
+def counts(client):
+    info = client.scheduler_info()
+    tasks = {state: count for state, count in info["tasks"].items() if count}
+    return tasks, sum(worker["nbytes"] for worker in info["workers"].values())

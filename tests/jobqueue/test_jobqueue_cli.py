@@ -1,0 +1,265 @@
+"""Can jobs be submitted and watched from a shell? Answers on standard output, all else on standard
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobqueue.cli import main
+
+if TYPE_CHECKING:
+    from tests.jobqueue.conftest import FakeBatch
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+[jobqueue]
+poll_interval_s_min = 0.01
+poll_interval_s_max = 0.05
+file_patience_s = 0.1
+"""
+
+
+@pytest.fixture(autouse=True)
+def configured(home: Path) -> None:
+    (home / "mpicluster.toml").write_text(CONFIG)
+
+
+def submit(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["submit", *words]) == 0
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"\S+\n", captured.out)
+    return captured.out.strip()
+
+
+def local(capsys: pytest.CaptureFixture[str], code: str) -> str:
+    return submit(capsys, "--system", "local", "--command", "bash", "-c", code)
+
+
+def test_submit_prints_the_id_alone(
+    fake_slurm: FakeBatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "analysis.py").touch()
+    words = "--nodes 4 --time 1:00:00 --partition batch --env A=1"
+    words += " --signal SIGUSR2@60 --directive=--nice=5"
+    assert main(["submit", *words.split(), "analysis.py", "--nodes", "7"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "1\n"
+    (script,) = home.glob("mpicluster-jobs/*/job.sh")
+    assert str(script.parent) in captured.err
+    text = script.read_text()
+    for line in (
+        "--nodes=4",
+        "--time=1:00:00",
+        "--partition=batch",
+        "--signal=B:USR2@60",
+        "--nice=5",
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert "export A=1\n" in text
+    assert f"{sys.executable} -m mpicluster run {home}/analysis.py --nodes 7 &\n" in text
+
+
+def test_a_dry_run_prints_the_script_and_submits_nothing(
+    fake_slurm: FakeBatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", "--dry-run", "--array", "0-3", "--command", "--", "hostname", "-f"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("#!/bin/bash\n#SBATCH --job-name=hostname\n")
+    assert "\nhostname -f &\n" in captured.out
+    assert captured.err == ""
+    assert fake_slurm.calls("sbatch") == []
+    assert not (home / "mpicluster-jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["missing.py"], "no such file"),
+        ([], "nothing to run was named"),
+        (["--nodes", "0", "--command", "true"], "nodes is 0"),
+        (["--time", "1:30", "--command", "true"], "Write 1:30:00"),
+        (["--env", "A", "--command", "true"], "NAME=VALUE"),
+        (["--signal", "USR1", "--command", "true"], "USR1@120"),
+        (["--run-options", "'", "--command", "true"], "Close the quotes"),
+        (["--system", "torque", "--command", "true"], "Choose from"),
+        (["--log-folder", "/proc/no", "--command", "true"], "--log-folder"),
+        (["--name", "a\nb", "--command", "true"], "would end its line"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_1(
+    fake_slurm: FakeBatch, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert main(["submit", *words]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert fake_slurm.calls("sbatch") == []
+
+
+@pytest.mark.parametrize("mode", ["fail", "garbage"])
+def test_a_refused_job_is_one_sentence_and_the_folder_says_so(
+    fake_slurm: FakeBatch, home: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    fake_slurm.misbehave("sbatch", mode)
+    assert main(["submit", "--command", "true"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (record,) = home.glob("mpicluster-jobs/*/job.json")
+    assert str(record) in captured.err
+    assert json.loads(record.read_text())["submission"] == "failed"
+
+
+def test_no_batch_system_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(home))
+    assert main(["submit", "--command", "true"]) == 1
+    assert "--system local" in capsys.readouterr().err
+
+
+def test_wait_ends_with_the_status_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = local(capsys, "true"), local(capsys, "echo oh; exit 5")
+    assert main(["wait", good]) == 0
+    assert main(["wait", bad]) == 5
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "exit status 5" in captured.err
+    assert main(["wait", good, bad]) == 5
+    assert main(["wait"]) == 0
+    assert "no job to wait for" in capsys.readouterr().err
+
+
+def test_wait_can_be_given_up_and_cancel_ends_all(capsys: pytest.CaptureFixture[str]) -> None:
+    job_id = local(capsys, "sleep 60")
+    assert main(["wait", "--timeout", "0.05"]) == 124
+    assert main(["cancel", "--yes"]) == 0
+    assert main(["wait", job_id]) == 143
+    assert main(["cancel", job_id]) == 0
+    assert "had ended before: cancelled" in capsys.readouterr().err
+    assert main(["cancel"]) == 0
+
+
+def test_submit_can_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "--system", "local", "--wait", "--command", "bash", "-c", "exit 6"]) == 6
+
+
+def test_status_is_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 0
+    assert "no jobs" in capsys.readouterr().err
+    job_id = submit(capsys, "--system", "local", "--name", "[red]odd", "--command", "false")
+    main(["wait", job_id])
+    capsys.readouterr()
+    assert main(["status"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["job", "system", "name", "state", "exit", "remark"]
+    assert row.split() == [job_id, "local", "[red]odd", "failed", "1"]
+    assert main(["status", "--json", job_id]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["id"], shown["state"], shown["exit_status"]) == (job_id, "failed", 1)
+
+
+def test_status_of_a_job_of_others_asks_the_batch_system(
+    fake_slurm: FakeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_slurm.set("77", state="running")
+    assert main(["status", "77"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "77",
+        "slurm",
+        "running",
+        "on",
+        "n[1-2]",
+    ]
+    assert main(["logs", "77"]) == 1
+    assert "no job of this id was submitted by jobqueue" in capsys.readouterr().err
+
+
+def test_a_silent_batch_system_is_told_with_status_1(
+    fake_slurm: FakeBatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = submit(capsys, "--command", "true")
+    fake_slurm.misbehave("squeue", "fail")
+    assert main(["status", job_id]) == 1
+    assert "queued" in capsys.readouterr().out
+    assert "Unable to contact slurm controller" in caplog.text
+
+
+def test_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = local(capsys, "echo one"), local(capsys, "echo two; echo $JOBQUEUE_FOLDER")
+    main(["wait", first, second])
+    capsys.readouterr()
+    assert main(["logs", first]) == 0
+    assert capsys.readouterr().out == "one\n"
+    assert main(["logs"]) == 0
+    assert capsys.readouterr().out.startswith("two\n/")
+    assert main(["logs", first, second]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("one\ntwo\n")
+    assert captured.err == f"==> job {first} <==\n==> job {second} <==\n"
+    assert main(["logs", "--role", "worker-1", first]) == 1
+    assert "has only: output, batch" in capsys.readouterr().err
+
+
+def test_logs_can_be_followed_until_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    job_id = local(capsys, "for i in 1 2 3; do echo $i; sleep 0.1; done; exit 1")
+    assert main(["logs", "--follow", job_id]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "1\n2\n3\n"
+    assert f"Job {job_id}: failed." in captured.err
+
+
+def test_logs_of_a_job_that_never_started_show_the_batch_systems_words(
+    fake_slurm: FakeBatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id = submit(capsys, "--command", "true")
+    (script,) = home.glob("mpicluster-jobs/*/job.sh")
+    (script.parent / "batch.log").write_text("slurmstepd: error: no space\n")
+    assert main(["logs", job_id]) == 0
+    assert "Slurm wrote:\nslurmstepd: error: no space\n" in capsys.readouterr().err
+
+
+def test_the_commands_are_a_program_too() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "jobqueue", "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("submit", "status", "wait", "cancel", "logs"):
+        assert command in done.stdout
+
+
+def test_importing_jobqueue_imports_neither_mpi_nor_mpicluster() -> None:
+    code = (
+        "import sys, jobqueue, jobqueue.cli; print([m for m in sys.modules if m.split('.')[0] in "
+    )
+    code += "('mpicluster', 'mpi4py', 'numpy', 'pandas', 'rich', 'cloudpickle')])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    script = f"{sys.executable} -m jobqueue submit --system local --dry-run --command true | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

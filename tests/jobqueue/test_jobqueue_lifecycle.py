@@ -1,0 +1,172 @@
+"""Does a job live the same life on every batch system? One test for all, against fake commands on
+PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobqueue import JobState, StatusError, SubmitError
+
+if TYPE_CHECKING:
+    from tests.jobqueue.conftest import FakeBatch
+
+
+def test_a_job_is_queued_runs_and_completes(fake: FakeBatch) -> None:
+    job = fake.make().submit_command_line(["echo", "hello world"], nodes=2)
+    assert job.state is JobState.QUEUED
+    fake.set(job.id, state="running")
+    job.system.poller.hurry()
+    assert job.state is JobState.RUNNING
+    fake.run(job.id)
+    assert job.wait(5) is JobState.COMPLETED
+    assert job.exit_status == 0
+    assert job.output() == "hello world\n"
+
+
+def test_a_failing_job_fails_with_its_exit_status(fake: FakeBatch) -> None:
+    job = fake.make().submit_command_line(["bash", "-c", "echo oh >&2; exit 3"])
+    fake.run(job.id)
+    assert job.wait(5) is JobState.FAILED
+    assert job.exit_status == 3
+    assert job.output() == "oh\n"
+    assert "exit status 3" in job.failure()
+
+
+def test_a_cancelled_job_is_cancelled(fake: FakeBatch) -> None:
+    job = fake.make().submit_command_line(["true"])
+    job.cancel()
+    assert job.wait(5) is JobState.CANCELLED
+    job.cancel()  # a second time harms nobody
+
+
+def test_another_process_finds_the_job_and_its_end(fake: FakeBatch) -> None:
+    job = fake.make().submit_command_line(["true"], name="first")
+    again = fake.make().job(job.id)
+    assert again.name == "first"
+    fake.run(job.id)
+    assert again.wait(5) is JobState.COMPLETED
+    fake.set(job.id, state="forgotten")
+    assert fake.make().job(job.id).state is JobState.COMPLETED  # from the folder, nobody is asked
+
+
+def test_an_array_ends_when_all_its_elements_have(fake: FakeBatch) -> None:
+    job = fake.make().submit_command_line(
+        ["bash", "-c", "exit $((JOBQUEUE_ARRAY_INDEX - 1))"], array="1-3"
+    )
+    for index in (1, 2, 3):
+        fake.run(job.id, index)
+    assert job.wait(5) is JobState.FAILED
+    assert job.exit_statuses == {1: 0, 2: 1, 3: 2}
+    assert job.exit_status == 2
+
+
+def test_what_nobody_knows_is_unknown_with_one_warning(
+    fake: FakeBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = fake.make().submit_command_line(["true"])
+    fake.set(job.id, state="forgotten")
+    assert job.wait(5) is JobState.UNKNOWN
+    assert job.state is JobState.UNKNOWN
+    assert [r.levelno for r in caplog.records if job.id in r.getMessage()] == [logging.WARNING]
+
+
+def test_an_exit_record_decides_where_no_accounting_is(fake: FakeBatch) -> None:
+    job = fake.make().submit_command_line(["bash", "-c", "exit 7"])
+    fake.run(job.id)
+    fake.set(job.id, state="forgotten")
+    assert job.wait(5) is JobState.FAILED
+    assert job.exit_status == 7
+
+
+def test_an_unheard_of_state_is_unknown_with_one_warning(
+    fake: FakeBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = fake.make().submit_command_line(["true"])
+    fake.set(job.id, native="FROBNICATING?")
+    for _ in range(3):
+        job.system.poller.hurry()
+        assert job.state is JobState.UNKNOWN
+    assert len([r for r in caplog.records if "FROBNICATING" in r.getMessage()]) == 1
+    fake.set(job.id, native=None)
+    fake.run(job.id)
+    assert job.wait(5) is JobState.COMPLETED
+
+
+def test_all_jobs_are_asked_about_in_one_call(fake: FakeBatch) -> None:
+    system = fake.make(poll_interval_s_min=60)
+    jobs = [system.submit_command_line(["true"]) for _ in range(4)]
+    assert [job.state for job in jobs] == [JobState.QUEUED] * 4
+    assert len(fake.calls(fake.status_program)) == 1
+
+
+@pytest.mark.parametrize("mode", ["fail", "hang"])
+def test_a_silent_batch_system_changes_no_state(
+    fake: FakeBatch, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = fake.make(status_timeout_s=0.1 if mode == "hang" else 5)
+    job = system.submit_command_line(["true"])
+    fake.misbehave(fake.status_program, mode)
+    for _ in range(2):
+        system.poller.hurry()
+        assert job.state is JobState.QUEUED
+    assert len(caplog.records) == 1
+    fake.misbehave(fake.status_program, "")
+    fake.run(job.id)
+    assert job.wait(5) is JobState.COMPLETED
+
+
+def test_waiting_for_a_silent_batch_system_ends_one_day(fake: FakeBatch) -> None:
+    job = fake.make(silence_s_max=0.05).submit_command_line(["true"])
+    fake.misbehave(fake.status_program, "fail")
+    with pytest.raises(StatusError, match="without an answer"):
+        job.wait(5)
+
+
+@pytest.mark.parametrize("mode", ["fail", "garbage", "hang", "silent"])
+def test_nothing_is_half_submitted(fake: FakeBatch, mode: str) -> None:
+    system = fake.make(submit_timeout_s=0.2 if mode == "hang" else 5)
+    fake.misbehave(fake.submit_program, mode)
+    with pytest.raises(SubmitError) as caught:
+        system.submit_command_line(["touch", "ran"], log_folder="logs")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert caught.value.transient == (mode == "hang")
+    (folder,) = Path("logs").iterdir()
+    assert caught.value.folder == folder.resolve()
+    record = json.loads((folder / "job.json").read_text())
+    assert record["submission"] == "failed"
+    assert record["error"] == text
+
+
+def test_a_job_that_was_reported_as_failed_runs_nothing(fake_slurm: FakeBatch) -> None:
+    fake_slurm.misbehave("sbatch", "garbage")
+    with pytest.raises(SubmitError) as caught:
+        fake_slurm.make().submit_command_line(["touch", "ran"])
+    folder = caught.value.folder
+    assert folder is not None
+    fake_slurm.set("9", script=folder / "job.sh")
+    assert fake_slurm.run("9") == 1
+    assert not Path("ran").exists()
+
+
+def test_a_script_is_run_by_its_launcher(fake_slurm: FakeBatch) -> None:
+    Path("analysis.py").write_text("import sys; print(sys.argv[1:])")
+    job = fake_slurm.make(launch=[sys.executable]).submit("analysis.py", "--year", 2026)
+    assert job.name == "analysis"
+    fake_slurm.run(job.id)
+    job.wait(5)
+    assert job.output() == "['--year', '2026']\n"
+
+
+def test_a_function_brings_its_result_back(fake_slurm: FakeBatch) -> None:
+    job = fake_slurm.make(launch=[sys.executable]).submit(divmod, 17, 5)
+    fake_slurm.run(job.id)
+    assert job.result(5) == (3, 2)

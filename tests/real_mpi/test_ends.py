@@ -1,0 +1,185 @@
+"""Does every way in which a job can end leave the right status, one message and nothing behind?"""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import ENVIRONMENTS, Runner, shared_files
+
+pytestmark = pytest.mark.real_mpi
+Program = Callable[..., Path]
+
+CLIENT = "from mpicluster import Client\nclient = Client()\n"
+
+
+def test_a_normal_end_is_quiet(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(4, program(CLIENT + "print(client.submit(max, 1, 2).result())"))
+    assert ended.status == 0, ended
+    assert ended.stdout == "2\n"
+    assert ended.stderr.splitlines() == [
+        "mpicluster: 4 ranks on 1 host: 1 scheduler, 1 client, 2 workers with 2 slots"
+    ] or ended.stderr.startswith("mpicluster: 4 ranks on 1 host"), ended
+    assert len(ended.stderr.splitlines()) == 1, ended
+
+
+def test_an_exception_in_the_script_is_shown_once(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(4, program(CLIENT + "raise ValueError('the script is wrong')"))
+    assert ended.status == 1, ended
+    assert ended.stderr.count("ValueError: the script is wrong") == 1, ended
+    assert ended.seconds < 20, ended
+
+
+def test_the_status_of_sys_exit_is_the_jobs(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(4, program(CLIENT + "import sys; sys.exit(3)"))
+    assert ended.status == 3, ended
+    assert "Traceback" not in ended.stderr, ended
+
+
+def test_a_message_of_sys_exit_is_printed(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(4, program("import sys; sys.exit('no input file')"))
+    assert ended.status == 1, ended
+    assert ended.stderr.count("no input file") == 1, ended
+
+
+def test_an_exception_before_the_client_exists(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(4, program("import no_such_module"))
+    assert ended.status == 1, ended
+    assert ended.stderr.count("ModuleNotFoundError: No module named 'no_such_module'") == 1, ended
+
+
+def test_a_script_without_a_client_ends(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(3, program("print('nothing to do')"))
+    assert (ended.status, ended.stdout) == (0, "nothing to do\n"), ended
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything(runner: Runner, program: Program, number: int) -> None:
+    script = program(
+        CLIENT + "import time\nfuture = client.submit(time.sleep, 100)\n"
+        "print('begun', flush=True)\nfuture.result()\n"
+    )
+    process = runner.start(*runner.mpi_words(4, script))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    started = time.monotonic()
+    process.send_signal(number)
+    ended = runner.wait(30)
+    assert ended.status != 0, ended
+    runner.assert_nothing_left(10)
+    assert time.monotonic() - started < 15, ended
+
+
+TASKS = '''
+import ctypes, os, sys, threading
+from mpicluster import Client, KilledWorker, RemoteTaskError, TaskSerializationError
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(one + two)
+
+def raises(): raise KeyError("no such thing")
+def crashes(): ctypes.string_at(0)
+def leaves(): os._exit(7)
+def exits(): sys.exit(5)
+def gives_lock(): return threading.Lock()
+def raises_odd(): raise Odd("a", "b")
+def needs_module():
+    import module_that_only_the_client_has
+def interrupts(): raise KeyboardInterrupt
+
+client = Client()
+for function in (raises, crashes, leaves, exits, gives_lock, raises_odd, needs_module, interrupts):
+    error = client.submit(function).exception()
+    print(function.__name__, type(error).__name__, str(error).split(":")[0][:60], sep="|")
+try:
+    client.submit(len, threading.Lock())
+except TaskSerializationError as error:
+    print("argument", type(error).__name__, sep="|")
+print("alive", client.submit(sum, [1, 2]).result(), sep="|")
+'''
+
+
+def test_no_task_takes_the_job_down(runner: Runner, program: Program) -> None:
+    ended = runner.mpi(4, program(TASKS), timeout=90)
+    assert ended.status == 0, ended
+    rows = dict(line.split("|", 1) for line in ended.stdout.splitlines())
+    assert rows["raises"] == "KeyError|'no such thing'", ended
+    assert rows["crashes"].startswith("KilledWorker|The task 'crashes' ended the process"), ended
+    assert rows["leaves"].startswith("KilledWorker|The task 'leaves' ended the process"), ended
+    assert rows["exits"].startswith("RemoteTaskError|The task called sys.exit(5)"), ended
+    assert rows["gives_lock"].startswith("TaskSerializationError|"), ended
+    assert rows["raises_odd"].startswith("RemoteTaskError|Odd"), ended
+    assert rows["needs_module"].startswith("ModuleNotFoundError|"), ended
+    assert rows["interrupts"].startswith("RemoteTaskError|"), ended
+    assert rows["argument"] == "TaskSerializationError", ended
+    assert rows["alive"] == "3", ended
+
+
+def test_one_rank_is_a_local_cluster(runner: Runner, program: Program) -> None:
+    script = program(
+        "from mpicluster import Client\n"
+        "with Client(n_workers=1) as client:\n    print(client.submit(max, 1, 2).result())\n"
+    )
+    words = [runner.environment.python, "-m", "mpicluster", str(script)]
+    ended = runner.raw_mpi(1, *words)
+    assert (ended.status, ended.stdout) == (0, "2\n"), ended
+    ended = runner.run(*words)
+    assert (ended.status, ended.stdout) == (0, "2\n"), ended
+
+
+def test_two_ranks_are_refused(runner: Runner, program: Program) -> None:
+    script = program("print('must not run')")
+    ended = runner.raw_mpi(2, runner.environment.python, "-m", "mpicluster", str(script))
+    assert ended.status != 0, ended
+    assert ended.stdout == "", ended
+    assert ended.stderr.count("no rank is left to be a worker") == 1, ended
+    ended = runner.mpi(2, script)
+    assert ended.status == 2, ended
+    assert "has no worker" in ended.stderr, ended
+
+
+def test_singletons_are_refused(runner: Runner, program: Program) -> None:
+    """A launcher of another MPI starts processes that do not know of each other."""
+    others = [found for found in ENVIRONMENTS if found != runner.environment]
+    if not others:
+        pytest.skip("only one MPI is here")
+    script = program("print('must not run')")
+    launcher = Runner(others[0], runner.folder).launcher(4)
+    ended = runner.run(*launcher, runner.environment.python, "-m", "mpicluster", str(script))
+    assert ended.status != 0, ended
+    assert ended.stdout == "", ended
+    assert ended.stderr.count("each of them is alone in its MPI world") == 1, ended
+
+
+def test_initialize_in_the_script(runner: Runner, program: Program) -> None:
+    script = program(
+        "import sys, mpicluster\nmpicluster.initialize()\n"
+        "from mpicluster import Client\n"
+        "with Client() as client:\n    print(client.gather(client.map(abs, [-1, -2])))\n"
+        "sys.exit(int(sys.argv[1]))\n"
+    )
+    ended = runner.raw_mpi(4, runner.environment.python, str(script), "0")
+    assert (ended.status, ended.stdout) == (0, "[1, 2]\n"), ended
+    ended = runner.raw_mpi(4, runner.environment.python, str(script), "3")
+    assert (ended.status, ended.stdout) == (3, "[1, 2]\n"), ended
+
+
+def test_slots_end_with_their_rank(runner: Runner, program: Program) -> None:
+    """A worker rank that is killed takes its slots along and ends the job loudly."""
+    script = program(
+        CLIENT + "import os, signal, time\n"
+        "future = client.submit(time.sleep, 100)\n"
+        "time.sleep(0.5)\n"
+        "pid = client.scheduler_info()['workers'][2]['pid']\n"
+        "os.kill(pid, signal.SIGKILL)\n"
+        "future.result()\n"
+    )
+    ended = runner.mpi(4, script, timeout=60)
+    assert ended.status != 0, ended
+    assert ended.seconds < 40, ended
+    # Hydra answers with SIGKILL to all ranks, after which MPICH's own file stays.
+    for path in Path("/dev/shm").glob("mpich_shm_*"):
+        if str(path) in shared_files():
+            path.unlink()

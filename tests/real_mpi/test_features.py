@@ -1,0 +1,203 @@
+"""Does everything that a script may ask for work on real ranks?"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import Runner
+
+pytestmark = pytest.mark.real_mpi
+Program = Callable[..., Path]
+
+
+def check(runner: Runner, script: Path, lines: list[str], ranks: int = 4) -> None:
+    ended = runner.mpi(ranks, script, timeout=100)
+    assert ended.status == 0, ended
+    assert ended.stdout.splitlines() == lines, ended
+
+
+def test_values_between_ranks(runner: Runner, program: Program) -> None:
+    """Large and small, there and between workers and back, changed by who receives them."""
+    script = program(
+        """
+import numpy as np
+from mpicluster import Client
+with Client() as client:
+    first, second = sorted(client.nthreads())
+    mine = np.arange(5_000_000.0)
+    sent = client.scatter(mine, workers=[first])
+    there = client.submit(np.negative, sent, workers=[second])
+    back = there.result()
+    print(np.array_equal(back, -mine))
+    back[0] = 1
+    def write(array):
+        array[:] = 0
+        return float(array.sum())
+    print(client.submit(write, sent, workers=[second]).result())
+    print(np.array_equal(client.gather(sent), mine))
+    print({key: sorted(ranks) for key, ranks in client.who_has([sent]).items()}[sent.key])
+    small = client.scatter({"a": 1, "b": "two"})
+    print(client.gather(small))
+    everywhere = client.scatter(mine, broadcast=True, hash=False)
+    print(sorted(client.who_has([everywhere])[everywhere.key]))
+"""
+    )
+    lines = ["True", "0.0", "True", "[2, 3]", "{'a': 1, 'b': 'two'}", "[2, 3]"]
+    check(runner, script, lines)
+
+
+@pytest.mark.slow
+def test_a_value_over_2_gib(runner: Runner, program: Program) -> None:
+    script = program(
+        """
+import numpy as np
+from mpicluster import Client
+with Client() as client:
+    first, second = sorted(client.nthreads())
+    large = client.submit(np.ones, 280_000_000, workers=[first])
+    print(client.submit(lambda a: (a.nbytes, a[-1]), large, workers=[second]).result())
+    print(large.result()[-1])
+"""
+    )
+    check(runner, script, ["(2240000000, np.float64(1.0))", "1.0"])
+
+
+def test_many_small_tasks_and_results(runner: Runner, program: Program) -> None:
+    script = program(
+        """
+from mpicluster import Client, as_completed, wait
+with Client() as client:
+    futures = client.map(lambda x: x + 1, range(50_000))
+    print(sum(client.gather(futures)))
+    total = client.submit(sum, futures)
+    print(total.result())
+    print(sum(result for _, result in as_completed(futures[:100], with_results=True)))
+    done = wait(client.map(abs, range(10)))
+    print(len(done.done), len(done.not_done))
+    blocks = client.map(bytes, [5000] * 2000, pure=False)
+    print(sum(len(block) for block in client.gather(blocks)))
+"""
+    )
+    check(runner, script, ["1250025000", "1250025000", "5050", "10 0", "10000000"])
+
+
+def test_tasks_that_make_tasks(runner: Runner, program: Program) -> None:
+    """More waiting tasks than slots: the places of those that wait are lent."""
+    script = program(
+        """
+from mpicluster import Client, Lock, Queue, get_client, get_worker
+
+def fibonacci(n):
+    if n < 2:
+        return n
+    client = get_client()
+    parts = client.submit(fibonacci, n - 1), client.submit(fibonacci, n - 2)
+    return sum(client.gather(list(parts)))
+
+def report(queue, number):
+    with Lock("one at a time"):
+        queue.put((number, get_worker().name))
+
+with Client() as client:
+    print(client.submit(fibonacci, 9).result())
+    queue = Queue()
+    client.gather(client.map(lambda number: report(queue, number), range(6)))
+    seen = queue.get(batch=6)
+    print(sorted(number for number, _ in seen), {rank for _, rank in seen} <= {2, 3})
+"""
+    )
+    check(runner, script, ["34", "[0, 1, 2, 3, 4, 5] True"])
+
+
+def test_placement_priorities_and_retries(runner: Runner, program: Program) -> None:
+    script = program(
+        """
+import os, tempfile
+from mpicluster import Client, NoValidWorkerError, get_worker
+with Client() as client:
+    where = lambda _: get_worker().name
+    print(set(client.gather(client.map(where, range(20), workers=3, pure=False))))
+    host = next(iter(client.scheduler_info()["workers"].values()))["host"]
+    print(client.submit(where, 0, workers=host).result() in (2, 3))
+    try:
+        client.submit(where, 1, resources={"GPU": 1})
+    except NoValidWorkerError as error:
+        print("no worker")
+    counter = tempfile.mkstemp()[1]
+    def fragile():
+        with open(counter, "a") as file:
+            file.write("x")
+        if os.path.getsize(counter) < 3:
+            raise OSError("not yet")
+        return os.path.getsize(counter)
+    print(client.submit(fragile, retries=5).result())
+    os.remove(counter)
+    print(sorted(client.run(os.getpid)) == [2, 3])
+    client.get_versions(check=True)
+"""
+    )
+    check(runner, script, ["{3}", "True", "no worker", "3", "True"])
+
+
+def test_values_that_do_not_fit_go_to_scratch(runner: Runner, program: Program) -> None:
+    script = program(
+        """
+import numpy as np
+from mpicluster import Client
+with Client() as client:
+    blocks = client.map(np.full, [6_000_000] * 24, range(24))
+    print(sum(client.gather(client.map(lambda block: block[0] + block[-1], blocks))))
+    info = client.scheduler_info()["workers"].values()
+    print(sum(worker["nbytes"] for worker in info) > 1_100_000_000)
+    print(sum(float(block.result()[7]) for block in blocks))
+"""
+    )
+    words = runner.mpi_words(4, script)
+    words[words.index("run") + 1 : words.index("run") + 1] = ["--memory-limit", "500MB"]
+    ended = runner.run(*words, timeout=100)
+    assert ended.status == 0, ended
+    assert ended.stdout.splitlines() == ["552", "True", "276.0"], ended
+
+
+def test_a_task_that_grows_too_large_fails_alone(runner: Runner, program: Program) -> None:
+    script = program(
+        """
+import time
+from mpicluster import Client, KilledWorker
+def grow():
+    kept = []
+    while True:
+        kept.append(b"x" * 20_000_000)
+        time.sleep(0.01)
+with Client() as client:
+    try:
+        client.submit(grow).result()
+    except KilledWorker as error:
+        print("had grown to" in str(error))
+    print(client.submit(sum, [1, 2]).result())
+"""
+    )
+    words = runner.mpi_words(4, script)
+    words[words.index("run") + 1 : words.index("run") + 1] = ["--memory-limit", "800MB"]
+    ended = runner.run(*words, timeout=100)
+    assert ended.status == 0, ended
+    assert ended.stdout.splitlines() == ["True", "3"], ended
+
+
+def test_a_million_tasks_begin_before_the_last_is_sent(runner: Runner, program: Program) -> None:
+    """A tenth of a million here: the first result must come long before `map` returns."""
+    script = program(
+        """
+import time
+from mpicluster import Client
+with Client() as client:
+    client.submit(abs, 1).result()
+    started = time.time()
+    futures = client.map(lambda _: time.time(), range(100_000))
+    sent = time.time()
+    first = min(client.gather(futures[:100]))
+    print(first < sent)
+    print(len(client.gather(futures)))
+"""
+    )
+    check(runner, script, ["True", "100000"])

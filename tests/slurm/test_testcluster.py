@@ -1,0 +1,85 @@
+"""Does `slurm/testcluster` start hosts that are really apart, and leave nothing behind?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.real_slurm, pytest.mark.slow]
+TESTCLUSTER = Path(__file__).resolve().parents[2] / "slurm" / "testcluster"
+
+
+def testcluster(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TESTCLUSTER), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+testcluster.__test__ = False  # type: ignore[attr-defined]
+
+
+def processes(folder: Path) -> list[str]:
+    """Return the command lines that live and name this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in words and "testcluster" not in words:
+            found.append(words)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "munged"))):
+        pytest.skip("needs root and the packages slurm-wlm and munge")
+    return tmp_path / "cluster"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_cluster_starts_and_stops_without_a_trace(place: Path, apart: bool) -> None:
+    if apart and not shutil.which("ip"):
+        pytest.skip("needs the package iproute2")
+    interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    started = testcluster(
+        "start", *(["--netns"] if apart else []), "--nodes", 2, "--cpus", 3, place
+    )
+    if apart and "Operation not permitted" in started.stderr:
+        pytest.skip("network namespaces are not permitted here")
+    assert started.returncode == 0, started.stderr
+    assert started.stdout == f"export SLURM_CONF='{place}/slurm.conf'\n"
+    try:
+        code = "hostname; setsid sleep 4712.5 >/dev/null 2>&1 </dev/null &"
+        variables = os.environ | {"SLURM_CONF": f"{place}/slurm.conf"}
+        words = ["srun", "--nodes=2", "--ntasks=2", "bash", "-c", code]
+        done = subprocess.run(words, env=variables, capture_output=True, text=True, check=True)
+        hosts = set(done.stdout.split())
+        assert hosts == ({"n1", "n2"} if apart else {os.uname().nodename})
+        subprocess.run(
+            ["sbatch", "--output=/dev/null", "--wrap", "trap '' TERM; sleep 60"],
+            env=variables,
+            cwd="/",
+            capture_output=True,
+            check=True,
+        )
+    finally:
+        stopped = testcluster("stop", place)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not place.exists()
+    assert processes(place) == []
+    assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == interfaces
+
+
+def test_what_is_no_cluster_is_not_stopped(place: Path) -> None:
+    place.mkdir()
+    (place / "valuable").touch()
+    assert testcluster("stop", place).returncode == 1
+    assert testcluster("start", place).returncode == 1
+    assert (place / "valuable").exists()
+    assert testcluster("env", place).returncode == 1

@@ -1,0 +1,149 @@
+"""What does a worker decide about its memory, and where does it spill?"""
+
+from pathlib import Path
+
+import pytest
+
+from mpicluster.config import Config
+from mpicluster.serialization.frames import frame_offsets
+from mpicluster.worker.memory import Decision, Usage, decide
+from mpicluster.worker.scratch import choose_folder
+from mpicluster.worker.segments import PAGE, Arena, size_class
+from mpicluster.worker.store import LargeValue, SpilledValue, Store
+
+CONFIG = Config()
+
+
+def usage(stored: int = 0, warm: int = 0, rank: int = 0, **slots: int) -> Usage:
+    return Usage(stored, warm, rank, {int(name[1:]): size for name, size in slots.items()})
+
+
+def test_little_memory_asks_for_nothing() -> None:
+    assert decide(usage(stored=50, s0=5), 100, CONFIG, paused=False) == Decision()
+
+
+def test_values_over_the_target_are_spilled() -> None:
+    assert decide(usage(stored=70), 100, CONFIG, paused=False).spill == 10
+
+
+def test_other_memory_over_the_mark_spills_values_too() -> None:
+    decision = decide(usage(stored=30, s0=60), 100, CONFIG, paused=False)
+    assert decision.spill == 10
+    assert decision.paused
+    assert decision.end_slot == -1
+
+
+def test_warm_segments_go_before_values() -> None:
+    decision = decide(usage(stored=50, warm=40), 100, CONFIG, paused=False)
+    assert decision.trim
+    assert decision.spill == 0
+    assert not decision.paused
+
+
+def test_a_paused_worker_goes_on_only_well_below_the_mark() -> None:
+    assert decide(usage(rank=78), 100, CONFIG, paused=True).paused
+    assert not decide(usage(rank=78), 100, CONFIG, paused=False).paused
+    assert not decide(usage(rank=74), 100, CONFIG, paused=True).paused
+
+
+def test_the_largest_slot_is_ended_when_values_are_not_to_blame() -> None:
+    assert decide(usage(rank=5, s0=20, s1=75), 100, CONFIG, paused=True).end_slot == 1
+    assert decide(usage(stored=90, rank=5, s0=20), 100, CONFIG, paused=True).end_slot == -1
+
+
+def test_without_a_limit_nothing_happens() -> None:
+    assert decide(usage(stored=10**12), 0, CONFIG, paused=False) == Decision()
+
+
+MOUNTS = "d / ext4 rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\nserver:/h /home nfs4 rw 0 0\n"
+
+
+def test_scratch_is_never_a_network_file_system(tmp_path: Path) -> None:
+    mounts = MOUNTS + f"server:/x {tmp_path} lustre rw 0 0\n"
+    chosen = choose_folder("", {"TMPDIR": str(tmp_path)}, mounts)
+    assert chosen == Path("/tmp")
+    assert choose_folder("", {"TMPDIR": str(tmp_path)}, MOUNTS) == tmp_path
+    assert choose_folder("/anywhere", {}, mounts) == Path("/anywhere")
+    assert choose_folder("", {}, "t / tmpfs rw 0 0\n") is None
+
+
+def put_frames(store: Store, key: int, frames: list[bytes]) -> None:
+    """Keep a large value as if it had arrived."""
+    extents = [len(frame) for frame in frames]
+    offsets, nbytes = frame_offsets(extents)
+    segment = store.arena.allocate(nbytes)
+    view = store.arena.view(segment)
+    for frame, start in zip(frames, offsets, strict=True):
+        view[start : start + len(frame)] = frame
+    store.put(key, LargeValue(segment, extents))
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    found = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: tmp_path)
+    yield found
+    found.close()
+    found.arena.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_unused_value_is_spilled_first(store: Store) -> None:
+    for key in (1, 2, 3):
+        put_frames(store, key, [b"p", bytes([key]) * 100_000])
+    store.get(1)
+    assert store.spill(1) == 100_064
+    kinds = {key: type(value) for key, value in store.values.items()}
+    assert kinds == {1: LargeValue, 2: SpilledValue, 3: LargeValue}
+    spilled = store.get(2)
+    assert isinstance(spilled, SpilledValue)
+    assert bytes(spilled.map()) == b"p" + bytes(63) + b"\2" * 100_000
+    assert store.memory_nbytes == 200_128
+
+
+def test_a_value_in_use_is_not_spilled(store: Store) -> None:
+    put_frames(store, 1, [b"p", bytes(100_000)])
+    value = store.get(1)
+    assert isinstance(value, LargeValue)
+    store.arena.hold(value.segment)
+    assert store.spill(1) == 0
+    store.arena.let_go(value.segment)
+    assert store.spill(1) == 100_064
+
+
+def test_a_full_disk_loses_nothing(store: Store, tmp_path: Path) -> None:
+    put_frames(store, 1, [b"p", bytes(100_000)])
+    store.scratch = tmp_path / "missing"
+    with pytest.raises(OSError, match="missing"):
+        store.spill(1)
+    assert isinstance(store.get(1), LargeValue)
+    assert store.memory_nbytes == 100_064
+
+
+def test_segments_are_given_out_again_when_their_last_user_is_gone() -> None:
+    arena = Arena(1 << 26, cache_bytes=1 << 24)
+    first = arena.allocate(100_000)
+    arena.hold(first)
+    arena.let_go(first)
+    second = arena.allocate(100_000)
+    assert second.offset != first.offset
+    arena.let_go(first)
+    assert arena.allocate(99_000).offset == first.offset
+    arena.close()
+
+
+def test_freed_pages_beyond_the_cache_go_back_to_the_system() -> None:
+    arena = Arena(1 << 26, cache_bytes=PAGE)
+    segment = arena.allocate(1 << 20)
+    arena.view(segment)[:] = b"x" * (1 << 20)
+    arena.let_go(segment)
+    assert arena.warm_nbytes == 0
+    again = arena.allocate(1 << 20)
+    assert bytes(arena.view(again)[:4]) == b"\0\0\0\0"
+    arena.close()
+
+
+@pytest.mark.parametrize("nbytes", [1, PAGE, PAGE + 1, 10**6, 10**9, 10**10 + 7])
+def test_size_classes_waste_at_most_an_eighth(nbytes: int) -> None:
+    capacity = size_class(nbytes)
+    assert capacity % PAGE == 0
+    assert nbytes <= capacity <= max(PAGE, nbytes + nbytes // 8 + PAGE)

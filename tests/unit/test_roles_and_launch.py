@@ -1,0 +1,159 @@
+"""Do ranks get their roles, and does a job get the right command?"""
+
+import shlex
+
+import pytest
+
+from mpicluster.cluster.allocation import Allocation, expand_hostlist, find_allocation
+from mpicluster.cluster.launch import (
+    Launch,
+    Launcher,
+    Library,
+    build_command,
+    default_ranks,
+    place_ranks,
+)
+from mpicluster.cluster.roles import (
+    Promise,
+    Role,
+    check_launcher,
+    check_world,
+    memory_shares,
+    read_promise,
+    role_of,
+    worker_slots,
+)
+from mpicluster.errors import WorldError
+
+OPENMPI = Library("openmpi", "Open MPI v5.0.11")
+MPICH = Library("mpich", "MPICH Version: 5.0.2")
+
+
+def test_roles() -> None:
+    assert [role_of(rank) for rank in range(4)] == [
+        Role.SCHEDULER, Role.CLIENT, Role.WORKER, Role.WORKER,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "promise"),
+    [
+        ({}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, Promise(4, 3)),
+        ({"PMI_SIZE": "1", "PMI_RANK": "0"}, Promise(1, 0)),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5"}, Promise(8, 5)),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, None),  # sbatch's own environment
+        ({"PMI_SIZE": "many", "PMI_RANK": "0"}, None),
+    ],
+)
+def test_what_the_launcher_promises(environment: dict[str, str], promise: Promise | None) -> None:
+    assert read_promise(environment) == promise
+
+
+def test_worlds_that_make_no_cluster_are_refused_with_the_remedy() -> None:
+    with pytest.raises(WorldError, match="each of them is alone in its MPI world"):
+        check_world(1, Promise(4, 0), "MPICH")
+    with pytest.raises(WorldError, match="no rank is left to be a worker"):
+        check_world(2, Promise(2, 0), "MPICH")
+    with pytest.raises(WorldError, match="started by Open MPI's mpirun, but mpi4py uses MPICH"):
+        check_launcher({"OMPI_COMM_WORLD_SIZE": "4"}, "MPICH Version 5")
+    check_world(3, Promise(3, 0), "MPICH")
+    check_launcher({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI v5")
+    check_launcher({"PMI_SIZE": "4"}, "MPICH")
+
+
+def test_workers_share_the_cores_of_their_host() -> None:
+    one, other = [0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7]
+    assert worker_slots(["a"] * 4, [one] * 4, None) == {2: 2, 3: 2}
+    assert worker_slots(["a", "a", "a", "b"], [one] * 4, None) == {2: 4, 3: 4}
+    # Eight cores leave one each for the scheduler and the script.
+    assert worker_slots(["a", "a", "a", "b"], [other] * 4, None) == {2: 6, 3: 8}
+    # Ranks that are bound to cores of their own do not share.
+    assert worker_slots(["a"] * 4, [[0], [1], [2], [3]], None) == {2: 1, 3: 1}
+    assert worker_slots(["a"] * 4, [one] * 4, 5) == {2: 5, 3: 5}
+    assert worker_slots(["a"] * 6, [[0, 1]] * 6, None) == {2: 1, 3: 1, 4: 1, 5: 1}
+
+
+def test_workers_share_the_memory_of_their_host() -> None:
+    assert memory_shares(["a", "a", "a", "b", "b"], [100, 100, 100, 60, 60]) == {
+        2: 100, 3: 30, 4: 30,
+    }  # fmt: skip
+
+
+def test_hostlists() -> None:
+    assert expand_hostlist("n1") == ["n1"]
+    assert expand_hostlist("n[01-03]-ib,x[2,4]") == ["n01-ib", "n02-ib", "n03-ib", "x2", "x4"]
+
+
+def test_allocations(tmp_path: object) -> None:
+    slurm = {
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]",
+        "SLURM_JOB_CPUS_PER_NODE": "4(x2),2",
+    }  # fmt: skip
+    assert find_allocation(slurm) == Allocation("slurm", ("n1", "n2", "n3"), (4, 4, 2))
+    assert find_allocation({"LSB_MCPU_HOSTS": "h1 4 h2 2"}) == Allocation(
+        "lsf", ("h1", "h2"), (4, 2)
+    )
+    assert find_allocation({}) == Allocation("", (), ())
+
+
+def test_allocations_in_files(tmp_path) -> None:
+    nodes = tmp_path / "nodes"
+    nodes.write_text("a\na\nb\n")
+    assert find_allocation({"PBS_NODEFILE": str(nodes)}).cores == (2, 1)
+    nodes.write_text("a\nb\n")
+    assert find_allocation({"PBS_NODEFILE": str(nodes), "NCPUS": "16"}).cores == (16, 16)
+    nodes.write_text("a 4 q@a UNDEFINED\nb 2 q@b UNDEFINED\n")
+    assert find_allocation({"PE_HOSTFILE": str(nodes)}) == Allocation("sge", ("a", "b"), (4, 2))
+    with pytest.raises(WorldError, match="cannot be read"):
+        find_allocation({"PBS_NODEFILE": str(tmp_path / "none")})
+
+
+def launch(
+    library: Library,
+    launcher: Launcher,
+    hosts: tuple[str, ...] = (),
+    ranks: int = 5,
+    survive: str = "tasks",
+) -> str:
+    allocation = Allocation("slurm" if hosts else "", hosts, (4,) * len(hosts))
+    planned = Launch(library, launcher, allocation, ranks, 1, ["python", "s.py"], survive)
+    return shlex.join(build_command(planned))
+
+
+def test_commands_on_one_machine() -> None:
+    assert launch(OPENMPI, Launcher("mpirun", "mpirun", "openmpi")) == (
+        "mpirun -n 5 --bind-to none --oversubscribe python s.py"
+    )
+    assert launch(MPICH, Launcher("mpiexec", "mpiexec", "mpich")) == (
+        "mpiexec -n 5 -bind-to none python s.py"
+    )
+
+
+def test_ranks_0_and_1_lie_beside_the_first_worker() -> None:
+    command = launch(OPENMPI, Launcher("mpirun", "mpirun", "openmpi"), ("a", "b", "c"))
+    assert "--host a:3,b:1,c:1" in command
+    assert "--map-by slot:OVERSUBSCRIBE" in command
+    assert "-hosts a:3,b:1,c:1" in launch(
+        MPICH, Launcher("mpiexec", "mpiexec", "mpich"), ("a", "b", "c")
+    )
+    srun = launch(MPICH, Launcher("srun", "srun", "srun"), ("a", "b", "c"))
+    assert "--nodelist=a,a,a,b,c --distribution=arbitrary --mpi=pmi2" in srun
+    assert "--kill-on-bad-exit=1" in srun
+
+
+def test_more_ranks_than_hosts_go_round() -> None:
+    allocation = Allocation("slurm", ("a", "b"), (4, 4))
+    planned = Launch(OPENMPI, Launcher("m", "m", "openmpi"), allocation, 7, 2, [])
+    assert place_ranks(planned) == [("a", 5), ("b", 2)]
+    assert default_ranks(allocation, 2) == 6
+    assert default_ranks(Allocation("", (), ()), 1) == 3
+
+
+def test_surviving_ranks_need_flags() -> None:
+    assert "--with-ft ulfm" in launch(
+        OPENMPI, Launcher("mpirun", "mpirun", "openmpi"), survive="ranks"
+    )
+    assert "--kill-on-bad-exit=0" in launch(
+        MPICH, Launcher("srun", "srun", "srun"), ("a",), survive="ranks"
+    )

@@ -1,0 +1,299 @@
+"""What does the scheduler's core do in single situations, mostly races that went wrong once?"""
+
+from mpicluster import messages as m
+from mpicluster.ids import SCHEDULER_RANK
+from mpicluster.messages import TaskOptions
+from mpicluster.scheduler.records import TaskState
+from tests.unit.core_environment import CLIENT, NBYTES, OTHER_CLIENT, SchedulerEnvironment
+
+ERROR = [b"", "ValueError", "no", b"", "", 3, "host"]
+
+
+def test_graph_in_two_messages_keeps_values_until_it_is_closed() -> None:
+    env = SchedulerEnvironment()
+    env.submit("a", wanted=False, graph=7)
+    env.take(3, m.ComputeTasks)
+    env.finish("a", 3)
+    env.nothing_left()
+    env.submit("b", needs=["a"], graph=7)
+    env.take(3, m.ComputeTasks)
+    env.say(CLIENT, m.CloseGraph(7))
+    env.nothing_left()
+    env.finish("b", 3)
+    env.take(CLIENT, m.KeysFinished)
+    assert env.take(3, m.FreeKeys).keys == [env.key("a")]
+    env.nothing_left()
+
+
+def test_task_of_a_later_message_errs_with_the_error_of_an_unwanted_input() -> None:
+    env = SchedulerEnvironment()
+    env.submit("a", wanted=False, graph=7)
+    env.take(3, m.ComputeTasks)
+    env.say(3, m.TaskErred(env.key("a"), 1, ERROR))
+    env.submit("b", needs=["a"], graph=7)
+    assert env.take(CLIENT, m.KeysErred).error == ERROR
+    env.say(CLIENT, m.CloseGraph(7))
+    env.nothing_left()
+    assert not env.known("a")
+
+
+def test_scattered_value_arrives_before_it_is_declared() -> None:
+    env = SchedulerEnvironment()
+    env.say(3, m.ValuesArrived([env.key("s")], [5]))
+    env.nothing_left()
+    env.say(CLIENT, m.DeclareValues([env.key("s")], [3]))
+    assert env.take(CLIENT, m.KeysFinished).ranks == [3]
+    env.nothing_left()
+
+
+def test_scattered_value_arrives_after_its_future_was_released() -> None:
+    env = SchedulerEnvironment()
+    key = env.key("s")
+    env.say(CLIENT, m.DeclareValues([key], [3]), m.ReleaseKeys([key]))
+    env.say(3, m.ValuesArrived([key], [5]))
+    assert env.take(3, m.FreeKeys).keys == [key]
+    env.nothing_left()
+    assert not env.core.state.arriving
+
+
+def test_copy_of_a_scattered_value_arrives_after_its_only_holder_was_lost() -> None:
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    key = env.key("s")
+    env.say(CLIENT, m.DeclareValues([key], [3]))
+    env.say(3, m.ValuesArrived([key], [5]))
+    env.take(CLIENT, m.KeysFinished)
+    env.say(CLIENT, m.ReplicateKeys([key], [4]))
+    env.take(4, m.AcquireValues)
+    env.lose(3)
+    assert env.take(CLIENT, m.KeysErred).error[1] == "LostValueError"
+    env.say(4, m.ValuesAdded([key], [5]))
+    assert env.take(4, m.FreeKeys).keys == [key]
+    env.nothing_left()
+
+
+def test_cancel_of_one_client_does_not_keep_what_the_other_lets_go_later() -> None:
+    env = SchedulerEnvironment()
+    env.have("a")
+    key = env.key("a")
+    env.say(OTHER_CLIENT, m.WantKeys([key]))
+    env.take(OTHER_CLIENT, m.KeysFinished)
+    env.say(CLIENT, m.CancelKeys([key], force=False))
+    assert env.take(CLIENT, m.KeysCancelled).keys == [key]
+    env.nothing_left()
+    env.say(OTHER_CLIENT, m.ReleaseKeys([key]))
+    env.take(3, m.FreeKeys)
+    env.nothing_left()
+    assert not env.known("a")
+
+
+def test_report_of_an_old_attempt_is_dropped() -> None:
+    env = SchedulerEnvironment(workers=2)
+    env.submit("a", options=TaskOptions(workers=(3,), retries=1))
+    env.take(3, m.ComputeTasks)
+    env.say(3, m.TaskErred(env.key("a"), 1, ERROR))
+    assert env.take(3, m.ComputeTasks).attempts == [2]
+    env.say(3, m.TaskErred(env.key("a"), 1, ERROR), m.TaskKilled(env.key("a"), 1, "how"))
+    env.nothing_left()
+    assert env.task("a").state is TaskState.PROCESSING
+
+
+def test_report_of_a_lost_worker_about_a_task_that_waits_again() -> None:
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    env.submit("a")
+    env.take(3, m.ComputeTasks)
+    env.say(4, m.WorkerPaused(True))
+    env.lose(3)
+    env.say(3, m.TaskErred(env.key("a"), 1, ERROR))
+    env.nothing_left()
+    assert env.task("a").state is TaskState.READY
+
+
+def test_worker_is_lost_before_its_report_that_it_has_started_comes() -> None:
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    env.lose(4)
+    env.say(4, m.WorkerStarted({"slots": 1}))
+    env.submit("a", "b")
+    assert env.take(3, m.ComputeTasks).keys == [env.key("a"), env.key("b")]
+    env.nothing_left()
+
+
+def test_client_that_comes_after_a_worker_was_lost_is_answered() -> None:
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    env.lose(4)
+    env.say(99, m.ClientStarted({}))
+    assert [worker["rank"] for worker in env.take(99, m.ClusterStarted).workers] == [3]
+    env.nothing_left()
+
+
+def test_finished_value_of_a_given_up_attempt_meets_the_order_to_drop_it() -> None:
+    """The scheduler must not believe in a value that a `FreeKeys` on its way will drop.
+
+    b keeps a's record (survive = ranks). a is released and dropped, wanted again, and cancelled
+    on worker 3, whose report of the first attempt, sent before `FreeKeys` came, arrives late.
+    """
+    env = SchedulerEnvironment(survive="ranks")
+    env.have("a")
+    env.submit("b", needs=["a"])
+    env.take(3, m.ComputeTasks)
+    env.finish("b", 3)
+    env.take(CLIENT, m.KeysFinished)
+    env.say(CLIENT, m.ReleaseKeys([env.key("a")]))
+    env.take(3, m.FreeKeys)
+    env.say(CLIENT, m.WantKeys([env.key("a")]))
+    assert env.take(3, m.ComputeTasks).attempts == [2]
+    env.finish("a", 3, attempt=1, frees_seen=0)
+    env.nothing_left()
+    assert env.task("a").state is TaskState.PROCESSING
+    env.finish("a", 3, attempt=1, frees_seen=1)
+    env.take(CLIENT, m.KeysFinished)
+    assert env.take(3, m.CancelTasks).attempts == [2]
+    env.nothing_left()
+
+
+def test_orders_to_cancel_and_to_drop_come_before_new_attempts() -> None:
+    env = SchedulerEnvironment(survive="ranks")
+    env.have("a")
+    env.submit("b", needs=["a"])
+    env.take(3, m.ComputeTasks)
+    env.finish("b", 3)
+    env.take(CLIENT, m.KeysFinished)
+    key = env.key("a")
+    env.say(CLIENT, m.ReleaseKeys([key]), m.WantKeys([key]))
+    kinds = [type(message) for _, message in env.sent]
+    assert kinds == [m.FreeKeys, m.ComputeTasks]
+
+
+def test_erred_task_is_not_computed_again_without_its_inputs() -> None:
+    """An input that was never known is missing for ever, also when the key is wanted again."""
+    env = SchedulerEnvironment(survive="ranks")
+    env.submit("x", needs=["never"])
+    assert env.take(CLIENT, m.KeysErred).error[1] == "LostValueError"
+    env.submit("y", needs=["x"])
+    env.take(CLIENT, m.KeysErred)
+    env.say(CLIENT, m.ReleaseKeys([env.key("x")]))
+    env.say(OTHER_CLIENT, m.WantKeys([env.key("x")]))
+    assert env.take(OTHER_CLIENT, m.KeysErred).error[1] == "LostValueError"
+    env.nothing_left()
+
+
+def test_lost_value_made_of_released_scattered_data_errs() -> None:
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    key = env.key("s")
+    env.say(CLIENT, m.DeclareValues([key], [3]))
+    env.say(3, m.ValuesArrived([key], [5]))
+    env.take(CLIENT, m.KeysFinished)
+    env.submit("a", needs=["s"])
+    env.take(3, m.ComputeTasks)
+    env.finish("a", 3)
+    env.take(CLIENT, m.KeysFinished)
+    env.say(CLIENT, m.ReleaseKeys([key]))
+    env.take(3, m.FreeKeys)
+    env.lose(3)
+    assert env.take(CLIENT, m.KeysErred).error[1] == "LostValueError"
+    env.nothing_left()
+
+
+def test_failed_copy_is_made_from_another_holder() -> None:
+    env = SchedulerEnvironment(workers=3, survive="ranks")
+    env.have("a")
+    key = env.key("a")
+    env.say(4, m.ValuesAdded([key], [NBYTES]))
+    env.say(CLIENT, m.ReplicateKeys([key], [5]))
+    assert env.take(5, m.AcquireValues).holders == [[key, NBYTES, [3]]]
+    env.lose(3)
+    env.say(5, m.CopiesMissed([key]))
+    assert env.take(5, m.AcquireValues).holders == [[key, NBYTES, [4]]]
+    env.say(5, m.ValuesAdded([key], [NBYTES]))
+    env.nothing_left()
+    assert not env.core.replication.wanted
+    assert not env.core.replication.sending
+
+
+def test_copy_for_a_lost_worker_does_not_block_the_others() -> None:
+    env = SchedulerEnvironment(workers=3, survive="ranks")
+    env.have("a")
+    env.say(CLIENT, m.ReplicateKeys([env.key("a")], [4, 5]))
+    env.take(4, m.AcquireValues)
+    env.lose(4)
+    env.take(5, m.AcquireValues)
+    env.nothing_left()
+
+
+def test_stolen_task_does_not_go_back_to_the_worker_that_has_its_inputs() -> None:
+    env = SchedulerEnvironment(workers=2, prefetch_s=10)
+    env.say(4, m.WorkerPaused(True))
+    env.have("a")
+    env.submit("b", "c", "d", needs=["a"])
+    assert len(env.take(3, m.ComputeTasks).keys) >= 2
+    env.say(4, m.WorkerPaused(False))
+    env.now = 5.0
+    env.decide()
+    stolen = env.take(3, m.StealTasks, optional=True) or env.take(4, m.ComputeTasks)
+    if isinstance(stolen, m.StealTasks):
+        env.say(3, m.TasksYielded(stolen.keys, stolen.attempts, []))
+        assert env.take(4, m.ComputeTasks).keys == stolen.keys[:1]
+
+
+def test_tasks_that_wait_for_a_paused_worker_go_elsewhere() -> None:
+    env = SchedulerEnvironment(workers=2)
+    env.have("a")
+    env.say(4, m.WorkerPaused(True))
+    env.submit("b", "c", "d", "e", needs=["a"])
+    env.take(3, m.ComputeTasks)
+    env.say(4, m.WorkerPaused(False), m.SlotsLent(0))
+    env.sent.clear()
+    env.say(3, m.WorkerPaused(True))
+    assert not len(env.core.state.workers[3].local)
+
+
+def test_client_that_let_go_of_a_pushed_value_is_told_when_it_wants_it_again() -> None:
+    env = SchedulerEnvironment()
+    key = env.key("a")
+    env.submit("a")
+    assert env.take(3, m.ComputeTasks).push_to == [CLIENT]
+    env.submit("b", needs=["a"])
+    env.say(CLIENT, m.ReleaseKeys([key]), m.WantKeys([key]))
+    env.say(3, m.TasksFinished([key], [1], [8], [0.1]))
+    assert env.take(CLIENT, m.KeysFinished).keys == [key]
+
+
+def test_pushed_value_whose_worker_is_lost_is_announced_from_another_holder() -> None:
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    key = env.key("a")
+    env.submit("a", options=TaskOptions(workers=(3,)))
+    env.take(3, m.ComputeTasks)
+    env.say(3, m.TasksFinished([key], [1], [8], [0.1]))
+    env.nothing_left()
+    env.say(4, m.ValuesAdded([key], [8]))
+    env.lose(3)
+    assert env.take(CLIENT, m.KeysFinished).ranks == [4]
+    env.nothing_left()
+
+
+def test_all_workers_are_lost() -> None:
+    env = SchedulerEnvironment(survive="ranks")
+    env.submit("a")
+    env.take(3, m.ComputeTasks)
+    env.say(SCHEDULER_RANK, m.WorkerLost(3, "a test"))
+    assert env.take(CLIENT, m.KeysErred).error[1] == "NoValidWorkerError"
+
+
+def test_resources_are_held_while_a_task_runs() -> None:
+    env = SchedulerEnvironment(workers=2, slots=4)
+    env.submit("a", "b", options=TaskOptions(resources=(("GPU", 1.0),)))
+    assert env.take(3, m.ComputeTasks).keys == [env.key("a")]
+    env.nothing_left()
+    env.finish("a", 3)
+    env.take(CLIENT, m.KeysFinished)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("b")]
+    env.nothing_left()
+
+
+def test_larger_priority_runs_first() -> None:
+    env = SchedulerEnvironment()
+    env.say(3, m.WorkerPaused(True))
+    env.submit("low", options=TaskOptions(priority=-1))
+    env.submit("plain")
+    env.submit("high", options=TaskOptions(priority=1))
+    env.say(3, m.WorkerPaused(False))
+    assert env.take(3, m.ComputeTasks).keys == [env.key("high"), env.key("plain")]

@@ -1,0 +1,243 @@
+"""What does the worker's core do in single situations, mostly races that went wrong once?"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from mpicluster import messages as m
+from mpicluster.config import Config
+from mpicluster.ids import SCHEDULER_RANK, Key, Rank
+from mpicluster.worker import checks
+from mpicluster.worker import events as e
+from mpicluster.worker.core import WorkerCore
+
+RANK = 4
+A, B, C, D = 101, 102, 103, 104
+T = TypeVar("T")
+
+
+class WorkerEnvironment:
+    """A worker core whose messages and effects the test must take."""
+
+    def __init__(self, slots: int = 1) -> None:
+        self.core = WorkerCore(Config(), RANK, slots)
+        self.now = 0.0
+        self.sent: list[tuple[Rank, m.Message]] = []
+        self.effects: list[Any] = []
+        for slot in range(slots):
+            self.core.receive(-1, e.SlotStarted(slot), 0.0)
+
+    def turn(self, *events: Any) -> None:
+        """Let messages and events arrive in one turn; then the worker decides."""
+        for event in events:
+            self.core.receive(SCHEDULER_RANK, event, self.now)
+        for rank, bundle in self.core.outgoing(self.now):
+            self.sent += [(rank, message) for message in bundle]
+        self.effects += self.core.effects()
+        checks.check_state(self.core.state)
+
+    def take(self, kind: type[T], rank: Rank = SCHEDULER_RANK) -> T:
+        """Return the first message of a kind to a rank, which must have been sent."""
+        for number, (target, message) in enumerate(self.sent):
+            if target == rank and isinstance(message, kind):
+                del self.sent[number]
+                return message
+        raise AssertionError(f"no {kind.__name__} to {rank}, but {self.sent}")
+
+    def effect(self, kind: type[T]) -> T:
+        """Return the first effect of a kind, which must have been asked for."""
+        for number, effect in enumerate(self.effects):
+            if isinstance(effect, kind):
+                del self.effects[number]
+                return effect
+        raise AssertionError(f"no {kind.__name__}, but {self.effects}")
+
+    def ran(self) -> list[Key]:
+        """Return the keys of the tasks given to a slot."""
+        return [task.key for task in self.effect(e.RunTasks).tasks]
+
+    def nothing_left(self) -> None:
+        """Fail if anything was sent or asked for that the test did not take."""
+        assert not self.sent, f"not expected: {self.sent}"
+        assert not self.effects, f"not expected: {self.effects}"
+
+
+def compute(
+    *keys: Key, needs: Sequence[Key] = (), holders: dict[Key, list[Rank]] | None = None,
+    attempt: int = 1,
+) -> m.ComputeTasks:  # fmt: skip
+    """Return an assignment of tasks that all need the same inputs."""
+    count = len(keys)
+    rows: list[list[Any]] = [[key, 8, ranks] for key, ranks in (holders or {}).items()]
+    return m.ComputeTasks(
+        list(keys), [attempt] * count, [1] * count, list(keys), [b""] * count, [0] * count,
+        [list(needs)] * count, rows,
+    )  # fmt: skip
+
+
+def finished(ticket: int, slot: int = 0) -> e.SlotFinished:
+    """Return a slot's report of one task."""
+    return e.SlotFinished(slot, [ticket], [8], [1.0])
+
+
+def test_value_is_looked_for_at_its_next_holder() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A, needs=[B], holders={B: [5, 6]}))
+    first = env.take(m.FetchValues, 5)
+    env.turn(e.FetchFailed(first.request, [B]))
+    second = env.take(m.FetchValues, 6)
+    env.turn(e.ValuesStored(second.request, [B], [8]))
+    assert env.take(m.ValuesAdded).keys == [B]
+    assert env.ran() == [A]
+    env.nothing_left()
+
+
+def test_all_missing_inputs_are_reported_once() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A, needs=[B, C], holders={D: [5]}))
+    assert env.take(m.InputsMissing).inputs == [B, C]
+    env.nothing_left()
+
+
+def test_new_attempt_waits_for_an_input_that_the_old_one_was_fetching() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A, needs=[B, C], holders={B: [5]}))
+    assert env.take(m.InputsMissing).inputs == [C]
+    env.turn(compute(A, needs=[B, C], holders={B: [5], C: [6]}, attempt=2))
+    fetch_b, fetch_c = env.take(m.FetchValues, 5), env.take(m.FetchValues, 6)
+    env.turn(e.ValuesStored(fetch_c.request, [C], [8]))
+    env.take(m.ValuesAdded)
+    env.nothing_left()
+    env.turn(e.ValuesStored(fetch_b.request, [B], [8]))
+    env.take(m.ValuesAdded)
+    assert env.ran() == [A]
+
+
+def test_peer_is_lost_while_its_value_is_fetched() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A, needs=[B], holders={B: [5]}), compute(C, needs=[D], holders={D: [5, 6]}))
+    assert env.take(m.FetchValues, 5).keys == [B, D]
+    env.turn(m.WorkerLost(5, "a test"))
+    assert env.take(m.InputsMissing).inputs == [B]
+    assert env.take(m.FetchValues, 6).keys == [D]
+    env.turn(compute(A, needs=[B], holders={B: [5]}, attempt=2))
+    assert env.take(m.InputsMissing).attempt == 2
+    env.nothing_left()
+
+
+def test_scattered_value_arrives_while_it_waits_to_be_fetched() -> None:
+    """No request for nothing may be left, which would never be answered."""
+    env = WorkerEnvironment()
+    env.turn(compute(A, needs=[B], holders={B: [5]}))
+    env.take(m.FetchValues, 5)
+    env.turn(compute(C, needs=[D], holders={D: [5]}))
+    env.turn(e.ValuesStored(0, [D], [8]))
+    env.take(m.ValuesArrived)
+    assert env.ran() == [C]
+    env.nothing_left()
+    assert not env.core.state.fetch_queues
+
+
+def test_copy_that_nobody_has_is_reported() -> None:
+    env = WorkerEnvironment()
+    env.turn(m.AcquireValues([[A, 8, [5]]]))
+    fetch = env.take(m.FetchValues, 5)
+    env.turn(e.FetchFailed(fetch.request, [A]))
+    assert env.take(m.CopiesMissed).keys == [A]
+    env.nothing_left()
+
+
+def test_value_that_comes_again_in_the_turn_in_which_it_is_dropped_stays() -> None:
+    """Effects are carried out at the end of the turn; the value of the new run is stored before."""
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    assert env.ran() == [A]
+    env.turn(finished(1))
+    assert env.take(m.TasksFinished).frees_seen == 0
+    env.turn(compute(A, attempt=2))
+    assert env.ran() == [A]
+    env.turn(m.FreeKeys([A]), finished(2))
+    assert env.take(m.TasksFinished).frees_seen == 1
+    env.nothing_left()
+    assert A in env.core.state.has
+
+
+def test_report_from_before_an_order_to_drop_says_so() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    assert env.ran() == [A]
+    env.turn(finished(1), m.FreeKeys([A]))
+    assert env.take(m.TasksFinished).frees_seen == 0
+    assert env.effect(e.DropValues).keys == [A]
+    env.nothing_left()
+
+
+def test_result_of_an_abandoned_run_does_not_count() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    assert env.ran() == [A]
+    env.turn(m.CancelTasks([A], [1]))
+    env.turn(finished(1))
+    env.nothing_left()
+    assert not env.core.state.has
+
+
+def test_abandoned_run_and_a_new_attempt_of_the_same_task() -> None:
+    env = WorkerEnvironment(slots=2)
+    env.turn(compute(A))
+    assert env.ran() == [A]
+    env.turn(m.CancelTasks([A], [1]), compute(A, attempt=2))
+    assert env.ran() == [A]
+    env.turn(finished(1))
+    env.nothing_left()
+    env.turn(finished(2, slot=1))
+    assert env.take(m.TasksFinished).attempts == [2]
+
+
+def test_started_tasks_are_not_given_back() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A, B))
+    assert env.ran() == [A]
+    env.turn(m.StealTasks([A, B], [1, 1]))
+    yielded = env.take(m.TasksYielded)
+    assert (yielded.keys, yielded.refused) == ([B], [A])
+    env.nothing_left()
+
+
+def test_slot_ends_with_tasks_that_wait_in_it() -> None:
+    env = WorkerEnvironment()
+    env.core.state.durations[1] = 1e-6
+    env.turn(compute(A, B))
+    env.effects.clear()
+    env.turn(e.SlotLost(0, 1, "a signal"))
+    killed = env.take(m.TaskKilled)
+    assert (killed.key, killed.how) == (A, "a signal")
+    assert env.effect(e.StartSlot).slot == 0
+    env.nothing_left()
+    env.turn(e.SlotStarted(0))
+    assert env.ran() == [B]
+
+
+def test_silent_slot_is_asked_at_its_deadline() -> None:
+    env = WorkerEnvironment()
+    env.core.state.durations[1] = 1e-6
+    env.turn(compute(A, B))
+    env.effects.clear()
+    deadline = env.core.next_deadline()
+    assert deadline is not None
+    env.now = deadline
+    env.turn()
+    assert env.effect(e.AskSlot).slot == 0
+    env.turn(e.SlotReturned(0, [2]))
+    env.turn(m.StealTasks([B], [1]))
+    assert env.take(m.TasksYielded).keys == [B]
+    env.nothing_left()
+
+
+def test_fetch_for_a_cancelled_task_that_has_not_begun_is_dropped() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A, needs=[B], holders={B: [5]}))
+    env.take(m.FetchValues, 5)
+    env.turn(compute(C, needs=[D], holders={D: [5]}))
+    env.turn(m.CancelTasks([C], [1]))
+    assert D not in env.core.state.fetches
+    env.nothing_left()
