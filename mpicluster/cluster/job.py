@@ -11,6 +11,7 @@ import platform
 import runpy
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, st
 
 #: Exit status of a world that makes no cluster.
 WORLD_STATUS = 2
+#: A launcher ends all ranks when the first one fails, so the others leave rank 0 time to speak.
+TIME_TO_SPEAK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,8 @@ def _check(promise: roles.Promise, check: Callable[[], None]) -> None:
     except WorldError as error:
         if promise.rank == 0:
             print(f"mpicluster: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(TIME_TO_SPEAK_S)
         raise SystemExit(WORLD_STATUS) from None
 
 

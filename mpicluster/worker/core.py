@@ -214,7 +214,7 @@ class WorkerCore:
             task = self._leave_slot(slot, ticket)
             if task is None:
                 continue
-            known = durations.get(task.function, UNKNOWN_S)
+            known = durations.get(task.function, duration)
             durations[task.function] = known + 0.5 * (duration - known)
             slot.seconds_busy += duration
             if task.state is LocalState.ABANDONED:

@@ -69,6 +69,8 @@ class Options:
     slow_worker: int
     #: Weight of futures that come and go, of keys that the scheduler knows.
     churn: int
+    #: Milliseconds of work sent ahead to workers and slots.
+    ahead_ms: int
 
     @classmethod
     def draw(cls, choices: Choices) -> "Options":
@@ -95,6 +97,7 @@ class Options:
             fault_weight=pick(choices, [0, 2, 10]),
             slow_worker=pick(choices, [0, 0, 2]),
             churn=churn,
+            ahead_ms=pick(choices, [2, 20, 2000]),
         )
 
     def __str__(self) -> str:
@@ -110,7 +113,8 @@ class World:
         self.config = Config(
             survive=options.survive, history_length=1_000_000, push_bytes_max=8,
             inline_bytes_max=100, submit_credits=2, fetches_max=2, slot_queue_max=4,
-            prefetch_tasks_max=10, balance_interval_s=options.step_us * 5e-6,
+            prefetch_tasks_max=10, prefetch_s=options.ahead_ms * 1e-3,
+            slot_queue_s=options.ahead_ms * 1e-3, balance_interval_s=options.step_us * 5e-6,
             steal_after_s=options.step_us * 20e-6,
         )  # fmt: skip
         self.plan = Plan()
