@@ -54,7 +54,7 @@ class ClientLoop:
         self.closed = False
         #: What ended the loop, if something did.
         self.failure: BaseException | None = None
-        self._ladder = Ladder(config, transport.wake_fd)
+        self._ladder = Ladder(config, transport.wake_fd, self._arrived)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ladder.watch(self._wake_fd)
         #: How many threads turn the loop because they wait for something.
@@ -90,6 +90,10 @@ class ClientLoop:
             if busy:
                 self._ladder.traffic(now)
         return busy
+
+    def _arrived(self) -> bool:
+        with self.lock:
+            return self.transport.arrived()
 
     def _take(self, source: Rank, message: m.Message, now: float) -> None:
         """Keep values here, give everything else to the core."""

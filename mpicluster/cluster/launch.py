@@ -165,7 +165,9 @@ def _openmpi(launch: Launch) -> list[str]:
         hosts = ",".join(f"{host}:{count}" for host, count in place_ranks(launch))
         words += ["--host", hosts, "--map-by", "slot:OVERSUBSCRIBE"]
     else:
-        words += ["--oversubscribe"]
+        # Not --oversubscribe: Open MPI would yield the core in every probe, also in the middle of
+        # our work; our own loops yield when they wait.
+        words += ["--host", f"localhost:{launch.ranks}"]
     if launch.as_root:
         words.insert(0, "--allow-run-as-root")
     if launch.survive == "ranks":

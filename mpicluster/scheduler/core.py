@@ -106,7 +106,10 @@ class SchedulerCore(FromClients):
         for client, message in news_for_clients(state):
             self._send(client, message)
         outbox, self._outbox = self._outbox, {}
-        return list(outbox.items())
+        # New work goes out first: a worker may be waiting for it, for the rest nobody is.
+        bundles = [(worker.rank, outbox.pop(worker.rank)) for worker in assigned]
+        bundles += outbox.items()
+        return bundles
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""

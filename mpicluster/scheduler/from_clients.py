@@ -82,7 +82,14 @@ class FromClients(CoreBase):
                 lifecycle.become_erred(state, task, no_worker_error(task), "submitted")
             else:
                 lifecycle.start_waiting(state, task, "submitted")
-        self._send(source, m.TasksAccepted(1))
+        self._give_credits(client)
+
+    def _give_credits(self, client: ClientRecord) -> None:
+        """Answer some messages at once: a client with most of its credits left waits for none."""
+        client.accepted += 1
+        if client.accepted > self.config.submit_credits // 4:
+            self._send(client.client, m.TasksAccepted(client.accepted))
+            client.accepted = 0
 
     def _want(self, client: ClientRecord, task: TaskRecord) -> None:
         client.wants[task.key] = task

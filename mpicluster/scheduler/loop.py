@@ -21,7 +21,7 @@ class SchedulerLoop:
     def __init__(self, transport: Transport, config: Config, worker_ranks: list[Rank]) -> None:
         self.transport = transport
         self.core = SchedulerCore(config, worker_ranks)
-        self.ladder = Ladder(config, transport.wake_fd)
+        self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
 
     def run(self, freeze: bool = False) -> None:
         """Schedule until the client says that all is over.

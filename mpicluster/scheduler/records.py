@@ -197,6 +197,8 @@ class ClientRecord:
     graphs: dict[int, list[TaskRecord]] = field(default_factory=dict)
     #: `(client,)`, shared by all tasks that only this client wants.
     alone: tuple[ClientId, ...] = ()
+    #: Messages of it that were taken in and have not been answered with credits.
+    accepted: int = 0
 
 
 #: Stands for nobody: the task is computed to its end even when no client wants it.

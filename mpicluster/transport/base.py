@@ -48,6 +48,10 @@ class Transport(ABC):
         """Return what has arrived, without waiting, and move on what is to be sent."""
 
     @abstractmethod
+    def arrived(self) -> bool:
+        """Return whether `receive` would return something: a cheap question, asked often."""
+
+    @abstractmethod
     def sending(self) -> bool:
         """Return whether something that was sent has not left yet."""
 

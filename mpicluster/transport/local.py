@@ -93,6 +93,10 @@ class LocalTransport(Transport):
             received.append((source, messages))
         return received
 
+    def arrived(self) -> bool:
+        """Return whether the inbox holds anything."""
+        return bool(self.inbox)
+
     def sending(self) -> bool:
         """Return whether a receiver has not copied a large value yet."""
         return self._unacknowledged > 0

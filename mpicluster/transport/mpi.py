@@ -76,7 +76,10 @@ class MPITransport(Transport):
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self._status = MPI.Status()
+        self._any_source, self._any_tag = MPI.ANY_SOURCE, MPI.ANY_TAG
         self._inbox = bytearray(1 << 16)
+        #: The last call of `receive` has found something.
+        self._busy = False
         #: Sends that have not left: request, what must stay alive, the large message if it is one.
         self._sends: list[tuple[Any, Any, LargeMessage | None]] = []
         #: Large values on their way here: source, message, their receives.
@@ -117,13 +120,18 @@ class MPITransport(Transport):
             large.on_sent()
 
     def receive(self) -> Received:
-        """Take up to `BUNDLES_MAX` bundles and the large values that are complete."""
+        """Take up to `BUNDLES_MAX` bundles and the large values that are complete.
+
+        After a pause only one bundle is taken: mostly there is no other, and a probe in vain may
+        cost more than the bundle (Open MPI yields the core in it where ranks share cores).
+        """
         received: Received = []
+        bundles_max = BUNDLES_MAX if self._busy else 1
         if self._sends:
             self._finish_sends()
         comm, status, byte = self._comm, self._status, self._mpi.BYTE
-        any_source, any_tag = self._mpi.ANY_SOURCE, self._mpi.ANY_TAG
-        for _ in range(BUNDLES_MAX):
+        any_source, any_tag = self._any_source, self._any_tag
+        for _ in range(bundles_max):
             if not comm.Iprobe(any_source, any_tag, status):
                 break
             source, tag, count = status.Get_source(), status.Get_tag(), status.Get_count(byte)
@@ -137,6 +145,7 @@ class MPITransport(Transport):
             received.append((source, messages))
         if self._receives:
             self._finish_receives(received)
+        self._busy = bool(received)
         return received
 
     def _await_buffers(self, source: Rank, messages: list[Message]) -> list[Message]:
@@ -173,6 +182,10 @@ class MPITransport(Transport):
             else:
                 waiting.append(receive)
         self._receives = waiting
+
+    def arrived(self) -> bool:
+        """Return whether a bundle is here; asking moves on what is under way."""
+        return bool(self._comm.Iprobe(self._any_source, self._any_tag))
 
     def sending(self) -> bool:
         """Return whether a send or a large receive is under way."""

@@ -3,12 +3,16 @@
 MPI has nothing to wait on, so a rank asks again and again. While something is expected it only
 yields the core between two questions, for a short time after the last message; then it sleeps,
 longer each time. Sockets (of slots, of the local transport) end each sleep at once.
+
+Between two yields it asks nothing but that: where ranks share cores, what a rank does before it
+yields is the time that the message of another one waits.
 """
 
 import ctypes
 import os
 import select
 import time
+from collections.abc import Callable
 
 from mpicluster.config import Config
 
@@ -18,8 +22,11 @@ _PR_SET_TIMERSLACK = 29
 class Ladder:
     """The pauses of one loop."""
 
-    def __init__(self, config: Config, wake_fd: int | None) -> None:
+    def __init__(
+        self, config: Config, wake_fd: int | None, arrived: Callable[[], bool]
+    ) -> None:
         self._config = config
+        self._arrived = arrived
         self._epoll = select.epoll()
         #: The transport wakes us itself, so a sleep may last until the next deadline.
         self._woken = wake_fd is not None
@@ -58,8 +65,11 @@ class Ladder:
         quiet_s = now - self._last_traffic
         if self._woken:
             sleep_s = config.status_interval_s
-        elif moving or (expecting and quiet_s < config.spin_s):
+        elif moving:
             os.sched_yield()
+            return
+        elif expecting and quiet_s < config.spin_s:
+            self._spin(deadline)
             return
         else:
             longest_s = (
@@ -71,6 +81,17 @@ class Ladder:
             sleep_s = min(sleep_s, max(deadline - now, 0.0))
         # The epoll descriptor is itself selectable, and select knows microseconds.
         select.select([self._epoll.fileno()], [], [], sleep_s)
+
+    def _spin(self, deadline: float | None) -> None:
+        """Yield until something has come, at most until `deadline` or the end of spinning."""
+        arrived, poll, clock = self._arrived, self._epoll.poll, time.monotonic
+        end = self._last_traffic + self._config.spin_s
+        if deadline is not None:
+            end = min(end, deadline)
+        while True:
+            os.sched_yield()
+            if arrived() or poll(0) or clock() >= end:
+                return
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -54,7 +54,7 @@ class WorkerLoop:
         arena = Arena(settings.memory_limit, cache_bytes)
         self.store = Store(arena, partial(make_scratch, config.scratch, transport.rank))
         self.values = ValueTraffic(self.store, transport)
-        self.ladder = Ladder(config, transport.wake_fd)
+        self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
         board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
         os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
         self._board_fd = board_fd

@@ -73,7 +73,7 @@ class SchedulerEnvironment:
             [self.key(name) for name in names], [1] * count, [b""] * count, [inputs] * count,
             bytes([wanted]) * count, options.to_columns() if options else None, graph,
         ))  # fmt: skip
-        self.take(CLIENT, m.TasksAccepted)
+        self.take(CLIENT, m.TasksAccepted, optional=True)
 
     def finish(self, name: str, rank: Rank, attempt: int = 1, frees_seen: int = 0) -> None:
         """Let a worker report a finished task."""

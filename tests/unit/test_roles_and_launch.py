@@ -123,7 +123,7 @@ def launch(
 
 def test_commands_on_one_machine() -> None:
     assert launch(OPENMPI, Launcher("mpirun", "mpirun", "openmpi")) == (
-        "mpirun -n 5 --bind-to none --oversubscribe python s.py"
+        "mpirun -n 5 --bind-to none --host localhost:5 python s.py"
     )
     assert launch(MPICH, Launcher("mpiexec", "mpiexec", "mpich")) == (
         "mpiexec -n 5 -bind-to none python s.py"
