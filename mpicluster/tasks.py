@@ -122,7 +122,7 @@ class SlotTransport(Transport):
         self._slot = slot
         self._inbox: deque[tuple[Rank, list[Message]]] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        slot.handlers[p.ToSlotClient] = self._arrived
+        slot.handlers[p.ToSlotClient] = self._bundle_arrived
         slot.handlers[p.ValueForClient] = self._value_arrived
 
     def _put(self, source: Rank, messages: list[Message]) -> None:
@@ -130,7 +130,7 @@ class SlotTransport(Transport):
         if self.wake_fd is not None:
             os.eventfd_write(self.wake_fd, 1)
 
-    def _arrived(self, message: p.ToSlotClient) -> None:
+    def _bundle_arrived(self, message: p.ToSlotClient) -> None:
         self._put(message.source, decode_bundle(message.bundle))
 
     def _value_arrived(self, message: p.ValueForClient) -> None:
@@ -149,6 +149,10 @@ class SlotTransport(Transport):
             with suppress(BlockingIOError):
                 os.eventfd_read(self.wake_fd)
         return [self._inbox.popleft() for _ in range(len(self._inbox))]
+
+    def arrived(self) -> bool:
+        """Return whether the worker has passed anything on."""
+        return bool(self._inbox)
 
     def sending(self) -> bool:
         """Nothing is ever kept: the control socket takes all."""
