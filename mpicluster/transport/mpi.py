@@ -24,34 +24,40 @@ BUNDLES_MAX = 256
 
 def library_text() -> str:
     """Return the MPI library that mpi4py loads, in one line, without initialising it."""
+    return str(load().Get_library_version()).split("\n")[0].strip("\0 ,")
+
+
+def load() -> Any:
+    """Return mpi4py's module; MPI is not initialised by that."""
     import mpi4py
 
     mpi4py.rc.initialize = False
     mpi4py.rc.finalize = False
     from mpi4py import MPI
 
-    return str(MPI.Get_library_version()).split("\n")[0].strip("\0 ,")
+    return MPI
+
+
+def initialize() -> Any:
+    """Initialise MPI, unless it is, and return mpi4py's module."""
+    MPI = load()  # noqa: N806  (the name of the module)
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+    return MPI
 
 
 def connect() -> "MPITransport":
     """Initialise MPI, unless it is, and return this rank's end of a communicator of our own."""
-    import mpi4py
-
-    mpi4py.rc.initialize = False
-    mpi4py.rc.finalize = False
-    from mpi4py import MPI
-
-    if not MPI.Is_initialized():
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+    MPI = initialize()  # noqa: N806
     return MPITransport(MPI, MPI.COMM_WORLD.Dup())
 
 
-def remove_shared_files() -> None:
-    """Unlink the files in /dev/shm that this process's MPI library has mapped.
+def remove_shared_files(process: int | str = "self") -> None:
+    """Unlink the files in /dev/shm that a process's MPI library has mapped.
 
     A rank that is ended by a signal never reaches MPI_Finalize, where the library would do it.
     """
-    with open("/proc/self/maps") as maps:  # noqa: PTH123
+    with open(f"/proc/{process}/maps") as maps:  # noqa: PTH123
         paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "/dev/shm/" in line}
     for path in paths:
         Path(path).unlink(missing_ok=True)
