@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mpicluster.errors import MpiclusterError
 
 if TYPE_CHECKING:
+    from mpicluster.cluster.job import JobOptions
     from mpicluster.cluster.launch import Launch
 
 Command = Callable[[], int]
@@ -22,12 +23,19 @@ Command = Callable[[], int]
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how the workers of a job are made, and the script."""
+    add_worker_options(parser)
+    parser.add_argument("script", help="the Python script that rank 1 runs")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how the workers of a job are made."""
     group = parser.add_argument_group("workers")
     group.add_argument(
-        "--slots", type=_positive, help="tasks that each worker runs at a time (default: its cores)"
+        "--slots", type=positive, help="tasks that each worker runs at a time (default: its cores)"
     )
     group.add_argument(
-        "--threads-per-slot", type=_positive, help="BLAS and OpenMP threads of each task"
+        "--threads-per-slot", type=positive, help="BLAS and OpenMP threads of each task"
     )
     group.add_argument("--memory-limit", help="memory of each worker, like 16GB")
     group.add_argument("--scratch", help="folder on a local disk for values that do not fit")
@@ -43,18 +51,16 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE",
         help="any other setting of mpicluster.Config; may be repeated",
     )  # fmt: skip
-    parser.add_argument("script", help="the Python script that rank 1 runs")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
 
 
 def add_launch_options(parser: argparse.ArgumentParser) -> Any:
     """Add the options that say how many ranks are started, and by what; return their group."""
     group = parser.add_argument_group("ranks")
-    group.add_argument("-n", "--ranks", type=_positive, help="ranks in all; at least 3")
+    group.add_argument("-n", "--ranks", type=positive, help="ranks in all; at least 3")
     group.add_argument(
-        "--workers-per-node", type=_positive, default=1, help="worker ranks on each node"
+        "--workers-per-node", type=positive, default=1, help="worker ranks on each node"
     )
-    group.add_argument("--nodes", type=_positive, help="use only this many nodes of the allocation")
+    group.add_argument("--nodes", type=positive, help="use only this many nodes of the allocation")
     group.add_argument(
         "--launcher", default="auto", choices=("auto", "mpirun", "mpiexec", "srun"),
         help="program that starts the ranks",
@@ -79,7 +85,8 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=launch)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Return a number that must be at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
@@ -118,12 +125,18 @@ def plan_launch(
     )
 
 
-def launch(arguments: argparse.Namespace) -> int:  # noqa: RET503  (execve does not return)
-    """Become the launcher of a job."""
+def launch(arguments: argparse.Namespace) -> int:
+    """Become the launcher of a job that runs a script."""
+    check_script(arguments.script)
+    words = [*worker_words(arguments), arguments.script, *arguments.arguments]
+    return start_ranks(arguments, words)
+
+
+def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:  # noqa: RET503  (execve)
+    """Become the launcher of ranks that run `python -m mpicluster` with these words."""
     from mpicluster.cluster import launch as l
 
-    check_script(arguments.script)
-    program = [sys.executable, "-m", "mpicluster", *_rank_words(arguments)]
+    program = [sys.executable, "-m", "mpicluster", *words]
     planned = plan_launch(arguments, program, arguments.survive)
     if planned.ranks < 3:
         raise MpiclusterError(
@@ -138,8 +151,8 @@ def launch(arguments: argparse.Namespace) -> int:  # noqa: RET503  (execve does 
     os.execve(command[0], command, l.rank_environment(os.environ))
 
 
-def _rank_words(arguments: argparse.Namespace) -> list[str]:
-    """Return the options that the ranks must hear, then the script and its arguments."""
+def worker_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the options about workers, which the ranks must hear."""
     words: list[str] = []
     for name in ("slots", "threads_per_slot", "memory_limit", "scratch"):
         value = getattr(arguments, name)
@@ -150,14 +163,21 @@ def _rank_words(arguments: argparse.Namespace) -> list[str]:
     for name in ("resources", "set"):
         for pair in getattr(arguments, name):
             words += [f"--{name}", pair]
-    return [*words, arguments.script, *arguments.arguments]
+    return words
 
 
 def run_in_rank(arguments: argparse.Namespace) -> int:
     """Play this rank's role for a script."""
-    from mpicluster.cluster.job import JobOptions, run_script
+    from mpicluster.cluster.job import run_script
 
     check_script(arguments.script)
+    return run_script(arguments.script, arguments.arguments, job_options(arguments))
+
+
+def job_options(arguments: argparse.Namespace) -> "JobOptions":
+    """Return what the options about workers say."""
+    from mpicluster.cluster.job import JobOptions
+
     settings: dict[str, Any] = dict(_pairs("--set", arguments.set))
     settings["survive"] = arguments.survive
     for name in ("threads_per_slot", "scratch"):
@@ -170,8 +190,7 @@ def run_in_rank(arguments: argparse.Namespace) -> int:
         raise MpiclusterError(
             f"--resources takes amounts that are numbers, like GPU=2: {error}."
         ) from None
-    options = JobOptions(arguments.slots, arguments.memory_limit, resources, settings)
-    return run_script(arguments.script, arguments.arguments, options)
+    return JobOptions(arguments.slots, arguments.memory_limit, resources, settings)
 
 
 def check_script(script: str) -> None:
