@@ -90,12 +90,15 @@ class Config:
     submit_credits: int = 16
 
     # --- waiting ---
-    #: After the last message a rank that expects another polls without sleeping for this long.
-    spin_s: float = 0.01
-    #: Then it sleeps for this long, doubling ...
+    #: Where messages follow each other sooner than this, on average, a rank polls without sleeping:
+    #: more than a task's way takes when every rank on it sleeps, so that none of them stays asleep.
+    spin_gap_s: float = 0.0025
+    #: It does so for this long after a message.
+    spin_s: float = 0.001
+    #: Then it sleeps, for this long at least, a share of the time that messages are apart ...
     sleep_s_min: float = 0.00005
-    #: ... up to this while tasks run ...
-    sleep_s_max: float = 0.001
+    #: ... and at most for this long while tasks run ...
+    sleep_s_max: float = 0.002
     #: ... and up to this when nothing has happened for `idle_after_s`.
     idle_sleep_s_max: float = 0.02
     #: A rank without messages for this long is idle.

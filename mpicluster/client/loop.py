@@ -124,7 +124,7 @@ class ClientLoop:
         if self.on_wait is not None:
             self.on_wait(True)
         try:
-            self._ladder.traffic(time.monotonic())
+            self._ladder.expect(time.monotonic())
             while True:
                 self.check()
                 busy = self.turn()

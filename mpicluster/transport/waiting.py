@@ -1,11 +1,11 @@
 """How does a loop wait without burning a core and without being late?
 
-MPI has nothing to wait on, so a rank asks again and again. While something is expected it only
-yields the core between two questions, for a short time after the last message; then it sleeps,
-longer each time. Sockets (of slots, of the local transport) end each sleep at once.
+MPI has nothing to wait on, so a rank asks again and again. As long as messages follow each other
+closely it only yields the core between two questions; then it sleeps, longer each time. Sockets
+(of slots, of the local transport) end each sleep at once.
 
-Between two yields it asks nothing but that: where ranks share cores, what a rank does before it
-yields is the time that the message of another one waits.
+Between two yields or sleeps it asks nothing but that: where ranks share cores, what a rank does in
+vain is time that tasks or the messages of another rank wait.
 """
 
 import ctypes
@@ -17,6 +17,13 @@ from collections.abc import Callable
 from mpicluster.config import Config
 
 _PR_SET_TIMERSLACK = 29
+#: A sleep lasts this share of the time that messages usually are apart. Where every rank of a ring
+#: is late by half of that, a round still gets shorter with each turn, until all of them spin.
+SLEEP_SHARE = 0.25
+#: A longer gap says nothing about the next one, in seconds.
+GAP_MAX_S = 0.02
+#: The loop gets a full turn at least this often, in seconds.
+TURN_INTERVAL_S = 0.05
 
 
 class Ladder:
@@ -33,7 +40,8 @@ class Ladder:
         if wake_fd is not None:
             self.watch(wake_fd)
         self._last_traffic = time.monotonic()
-        self._sleep_s = 0.0
+        #: How far messages usually are apart.
+        self._gap_s = GAP_MAX_S
         _ask_for_precise_sleeps()
 
     def watch(self, fd: int) -> None:
@@ -46,8 +54,13 @@ class Ladder:
 
     def traffic(self, now: float) -> None:
         """Something came or went: begin at the bottom again."""
+        gap_s = min(now - self._last_traffic, GAP_MAX_S)
+        self._gap_s += 0.5 * (gap_s - self._gap_s)
         self._last_traffic = now
-        self._sleep_s = 0.0
+
+    def expect(self, now: float) -> None:
+        """Begin at the bottom: somebody waits from now on."""
+        self._last_traffic = now
 
     def ready(self) -> list[int]:
         """Return the descriptors that can be read now."""
@@ -61,37 +74,45 @@ class Ladder:
         While a large value is `moving`, MPI makes progress only when it is called, so the rank
         does no more than yield.
         """
-        config = self._config
-        quiet_s = now - self._last_traffic
-        if self._woken:
-            sleep_s = config.status_interval_s
-        elif moving:
+        if moving and not self._woken:
             os.sched_yield()
             return
-        elif expecting and quiet_s < config.spin_s:
-            self._spin(deadline)
+        end = now + TURN_INTERVAL_S if deadline is None else min(deadline, now + TURN_INTERVAL_S)
+        if self._woken:
+            self._sleep(end - now)
             return
+        spin_end = self._last_traffic + self._config.spin_s
+        if expecting and self._gap_s < self._config.spin_gap_s and now < spin_end:
+            self._spin(min(end, spin_end))
         else:
-            longest_s = (
-                config.idle_sleep_s_max if quiet_s > config.idle_after_s else config.sleep_s_max
-            )
-            self._sleep_s = min(max(self._sleep_s * 2, config.sleep_s_min), longest_s)
-            sleep_s = self._sleep_s
-        if deadline is not None:
-            sleep_s = min(sleep_s, max(deadline - now, 0.0))
-        # The epoll descriptor is itself selectable, and select knows microseconds.
-        select.select([self._epoll.fileno()], [], [], sleep_s)
+            self._nap(now, end)
 
-    def _spin(self, deadline: float | None) -> None:
-        """Yield until something has come, at most until `deadline` or the end of spinning."""
+    def _spin(self, end: float) -> None:
+        """Yield the core until something has come, at most until `end`."""
         arrived, poll, clock = self._arrived, self._epoll.poll, time.monotonic
-        end = self._last_traffic + self._config.spin_s
-        if deadline is not None:
-            end = min(end, deadline)
         while True:
             os.sched_yield()
             if arrived() or poll(0) or clock() >= end:
                 return
+
+    def _nap(self, now: float, end: float) -> None:
+        """Sleep, longer each time, until something has come, at most until `end`."""
+        config = self._config
+        while now < end:
+            quiet_s = now - self._last_traffic
+            sleep_s = max(SLEEP_SHARE * max(quiet_s, self._gap_s), config.sleep_s_min)
+            idle = quiet_s > config.idle_after_s
+            sleep_s = min(sleep_s, config.idle_sleep_s_max if idle else config.sleep_s_max)
+            if self._sleep(min(sleep_s, end - now)) or self._arrived():
+                return
+            now = time.monotonic()
+
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep; return whether a descriptor has ended it.
+
+        The epoll descriptor is itself selectable, and select knows microseconds.
+        """
+        return bool(select.select([self._epoll.fileno()], [], [], max(seconds, 0.0))[0])
 
     def close(self) -> None:
         """Give the descriptor back."""
