@@ -35,6 +35,11 @@ def available_memory() -> int:
     return int(min(total, limit) * MEMORY_SHARE) if limit is not None else int(total * MEMORY_SHARE)
 
 
+def process_limit() -> int | None:
+    """Return how many processes the cgroup permits, None if it says nothing (pids.max)."""
+    return min((int(text) for text in _limits("pids.max") if text.isdigit()), default=None)
+
+
 def share_cores(cores: int, workers: int) -> list[int]:
     """Return the slots of each of `workers` that share `cores`, at least one each.
 
