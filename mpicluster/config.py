@@ -7,7 +7,7 @@ variables, then arguments; a later source wins. Cores get the object, they never
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,8 @@ class Config:
     large_graph_bytes: int = 10_000_000
     #: Free segments kept for the next value, per worker: fresh memory is ten times slower.
     segment_cache_bytes: int = 2 << 30
+    #: Ranks of one host use large values where they lie; False: they send each other copies.
+    share_memory: bool = True
     #: Values that one worker fetches at the same time.
     fetches_max: int = 8
     #: Small values are fetched together up to this size.
@@ -97,9 +99,11 @@ class Config:
     spin_s: float = 0.001
     #: Then it sleeps, for this long at least, a share of the time that messages are apart ...
     sleep_s_min: float = 0.00005
-    #: ... and at most for this long while tasks run ...
-    sleep_s_max: float = 0.002
-    #: ... and up to this when nothing has happened for `idle_after_s`.
+    #: ... and at most for this long, ...
+    sleep_s_max: float = 0.0003
+    #: ... longer while tasks run: it is their time that a rank takes when it wakes up, ...
+    working_sleep_s_max: float = 0.002
+    #: ... and longest when nothing has happened for `idle_after_s`.
     idle_sleep_s_max: float = 0.02
     #: A rank without messages for this long is idle.
     idle_after_s: float = 1.0
@@ -141,7 +145,7 @@ class Config:
                     f"{', '.join(sorted(_TYPES))}."
                 )
             try:
-                changes[name] = _TYPES[name](value)
+                changes[name] = _PARSERS.get(_TYPES[name], _TYPES[name])(value)
             except (TypeError, ValueError):
                 raise ConfigError(
                     f"The setting {name!r} from {source} is {value!r}, but it must be "
@@ -155,6 +159,19 @@ class Config:
         return replace(self, **changes)
 
 
+def _parse_bool(value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word not in _BOOLS:
+        raise ValueError(value)
+    return _BOOLS[word]
+
+
+_BOOLS: Final = {
+    "true": True, "yes": True, "on": True, "1": True,
+    "false": False, "no": False, "off": False, "0": False,
+}  # fmt: skip
+#: How texts become values of a type, where calling the type would not do.
+_PARSERS: Final[dict[type, Callable[[Any], Any]]] = {bool: _parse_bool}
 _PREFIX: Final = "MPICLUSTER_"
 _TYPES: Final[dict[str, type]] = {f.name: type(f.default) for f in fields(Config)}
 

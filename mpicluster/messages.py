@@ -414,10 +414,14 @@ class WorkerStopped(Message):
 
 @dataclass(slots=True)
 class FetchValues(Message):
-    """Send me these values; answered by the three messages below, with the request number."""
+    """Send me these values; answered by the four messages below, with the request number.
+
+    A rank of the same `home` (see `host_identity`) may lend large ones; "" asks for copies.
+    """
 
     request: int
     keys: list[Key]
+    home: str = ""
 
 
 @dataclass(slots=True)
@@ -447,6 +451,29 @@ class LargeValueSent(Message):
     buffers: list[memoryview] = field(default_factory=list, repr=False)
     #: Called by the transport when the peer has taken the buffers; never sent.
     on_sent: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class LargeValueShared(Message):
+    """One large value, lent: its frames lie in a file of the same host, from `offset` on.
+
+    They stay there until the receiver sends `SharesReturned` with the number `share`.
+    """
+
+    message_class = MessageClass.DATA
+    request: int
+    key: Key
+    share: int
+    extents: list[NBytes]
+    path: str
+    offset: int
+
+
+@dataclass(slots=True)
+class SharesReturned(Message):
+    """The sender does not use these lent values any more."""
+
+    shares: list[int]
 
 
 @dataclass(slots=True)

@@ -71,7 +71,7 @@ def _request(
                     keys = queues[rank].popleft()
                     request = loop.core.next_number()
                     loop.fetches[request] = {}
-                    loop.core.to_worker(rank, m.FetchValues(request, keys))
+                    loop.core.to_worker(rank, m.FetchValues(request, keys, loop.home))
                     waiting[request] = (rank, len(keys))
                     under_way += 1
                 if not queues[rank]:
@@ -94,7 +94,7 @@ def _complete(loop: ClientLoop, waiting: dict[int, tuple[Rank, int]]) -> list[in
 
 
 def _await_one(loop: ClientLoop, waiting: dict[int, tuple[Rank, int]]) -> None:
-    loop.wait_until(lambda: bool(_complete(loop, waiting)))
+    loop.wait_until(lambda: bool(_complete(loop, waiting)), working=False)
 
 
 def _ask_where(loop: ClientLoop, keys: list[Key]) -> dict[Key, Rank]:
@@ -170,4 +170,4 @@ def put_values(
                 loop.core.to_worker(rank, m.PutLargeValue(record.key, sizes, sizes, views))
         for rank, message in small.items():
             loop.core.to_worker(rank, message)
-    loop.wait_until(lambda: all(record.done for record in records))
+    loop.wait_until(lambda: all(record.done for record in records), working=False)

@@ -20,7 +20,7 @@ from mpicluster.client.records import FutureRecord
 from mpicluster.config import Config
 from mpicluster.errors import ClusterClosedError
 from mpicluster.ids import Key, Rank
-from mpicluster.serialization.frames import split_frames
+from mpicluster.serialization.frames import frame_offsets, split_frames
 from mpicluster.transport.base import Allocate, Transport
 from mpicluster.transport.waiting import Ladder
 
@@ -28,6 +28,8 @@ from mpicluster.transport.waiting import Ladder
 FLUSH_S = 0.0002
 #: How often the background thread looks whether the thread that turns the loop has stopped.
 DRIVEN_REST_S = 0.005
+#: Bytes read from a file by one system call.
+READ_BYTES = 1 << 28
 #: A value as it arrives at the client: one pickle, or its frames.
 Arrived = bytes | list[memoryview]
 
@@ -36,11 +38,18 @@ class ClientLoop:
     """The connection of a script with its cluster."""
 
     def __init__(
-        self, transport: Transport, config: Config, allocate: Allocate, versions: dict[str, str]
+        self,
+        transport: Transport,
+        config: Config,
+        allocate: Allocate,
+        versions: dict[str, str],
+        home: str = "",
     ) -> None:
         self.transport = transport
         transport.allocate = allocate
         self.config = config
+        #: What this process says to be lent values by workers of its host.
+        self.home = home if config.share_memory else ""
         self.core = ClientCore(config, transport.rank)
         self.lock = threading.RLock()
         #: {request: {key: value}} of fetches under way; None for a value that is not there.
@@ -105,6 +114,8 @@ class ClientLoop:
             found = self.fetches.get(message.request)
             if found is not None:
                 found[message.key] = _frames(message)
+        elif isinstance(message, m.LargeValueShared):
+            self._copy_shared(source, message)
         elif isinstance(message, m.ValuesMissing):
             found = self.fetches.get(message.request)
             if found is not None:
@@ -114,8 +125,28 @@ class ClientLoop:
         else:
             self.core.receive(source, message, now)
 
-    def wait_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Turn until `done()`; return False if `timeout` seconds pass before."""
+    def _copy_shared(self, lender: Rank, message: m.LargeValueShared) -> None:
+        """Copy a value that a worker of this host has lent, and give it back.
+
+        A copy, since the script may keep it for as long as it likes.
+        """
+        self.core.to_worker(lender, m.SharesReturned([message.share]))
+        found = self.fetches.get(message.request)
+        if found is None:
+            return
+        try:
+            found[message.key] = copy_frames(message.path, message.offset, message.extents)
+        except OSError:
+            self.home = ""  # what the workers lend cannot be opened from here
+            self.core.to_worker(lender, m.FetchValues(message.request, [message.key]))
+
+    def wait_until(
+        self, done: Callable[[], bool], timeout: float | None = None, *, working: bool = True
+    ) -> bool:
+        """Turn until `done()`; return False if `timeout` seconds pass before.
+
+        Say `working=False` where it is not tasks that are waited for.
+        """
         if done():
             return True
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -134,7 +165,9 @@ class ClientLoop:
                 if give_up is not None and now >= give_up:
                     return False
                 if not busy:
-                    self._ladder.pause(now, True, give_up, moving=self.transport.sending())
+                    self._ladder.pause(
+                        now, give_up, moving=self.transport.sending(), working=working
+                    )
         finally:
             if self.on_wait is not None:
                 self.on_wait(False)
@@ -183,7 +216,9 @@ class ClientLoop:
                 moving = self.transport.sending()
                 self._resting = True
                 if not self.dropped:
-                    self._ladder.pause(time.monotonic(), False, None, moving=moving)
+                    self._ladder.pause(
+                        time.monotonic(), None, expecting=False, moving=moving, working=True
+                    )
                 self._resting = False
                 self._wake_seen()
         except BaseException as error:  # noqa: BLE001  (waiting threads must hear of it)
@@ -204,6 +239,20 @@ class ClientLoop:
         os.close(self._wake_fd)
 
 
+def copy_frames(path: str, offset: int, extents: list[int]) -> list[memoryview]:
+    """Return a copy of the frames that lie in a file."""
+    _, nbytes = frame_offsets(extents)
+    (block,) = fresh_memory([nbytes])
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        done = 0
+        while done < nbytes:
+            done += os.preadv(fd, [block[done : done + READ_BYTES]], offset + done)
+    finally:
+        os.close(fd)
+    return split_frames(block, extents)
+
+
 def _frames(message: m.LargeValueSent) -> list[memoryview]:
     """Return the frames of a value that has come in one piece or in several."""
     if len(message.buffers) == len(message.extents):
@@ -213,7 +262,13 @@ def _frames(message: m.LargeValueSent) -> list[memoryview]:
 
 
 def allocate_for_client(message: Any) -> list[memoryview]:
-    """Return fresh memory, not zeroed, for a value that comes to the client."""
+    """Return memory for a value that comes to the client."""
+    return fresh_memory(message.pieces)
+
+
+def fresh_memory(sizes: list[int]) -> list[memoryview]:
+    """Return memory that is not zeroed, in pieces of these sizes in bytes."""
     import numpy as np
 
-    return [memoryview(np.empty(nbytes, dtype="u1")).cast("B") for nbytes in message.pieces]
+    blocks: list[Any] = [np.empty(nbytes, dtype="u1") for nbytes in sizes]
+    return [memoryview(block).cast("B") for block in blocks]

@@ -5,6 +5,7 @@ host's memory (cgroups(7), files cpu.max and memory.max); ranks that share a hos
 """
 
 import os
+import platform
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def available_cores() -> int:
     cores = len(os.sched_getaffinity(0))
     quota = _cgroup_cores()
     return max(1, min(cores, quota) if quota is not None else cores)
+
+
+def host_identity() -> str:
+    """Return what two processes have in common that can open each other's files below /proc.
+
+    The host's name and the boot of its kernel, the process namespace (namespaces(7)) and the user.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    namespace = Path("/proc/self/ns/pid").readlink()
+    return f"{platform.node()} {boot} {namespace} {os.getuid()}"
 
 
 def available_memory() -> int:

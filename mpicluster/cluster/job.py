@@ -23,7 +23,12 @@ from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster import roles
 from mpicluster.cluster.base import Cluster, set_current_job
-from mpicluster.cluster.hosts import available_cores, available_memory, parse_bytes
+from mpicluster.cluster.hosts import (
+    available_cores,
+    available_memory,
+    host_identity,
+    parse_bytes,
+)
 from mpicluster.config import Config
 from mpicluster.errors import WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK
@@ -67,7 +72,9 @@ class Job(Cluster):
         self._transport = transport
         self._config = config
         self._hosts = [info["host"] for info in infos]
-        self._loop = ClientLoop(transport, config, allocate_for_client, local_versions())
+        self._loop = ClientLoop(
+            transport, config, allocate_for_client, local_versions(), infos[transport.rank]["home"]
+        )
         self._loop.start()
         self._ended = False
 
@@ -152,7 +159,7 @@ def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
     cores = sorted(os.sched_getaffinity(0))[: available_cores()]
     info = {
         "host": platform.node(), "cores": cores, "memory": available_memory(),
-        "versions": local_versions(),
+        "versions": local_versions(), "home": host_identity(),
     }  # fmt: skip
     gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
     return gathered
@@ -218,6 +225,11 @@ def _worker_settings(
         memory_limit=parse_bytes(limit) if limit else roles.memory_shares(hosts, memory)[rank],
         resources=options.resources,
         versions=infos[rank]["versions"],
+        home=infos[rank]["home"],
+        neighbours=tuple(
+            other for other in range(FIRST_WORKER_RANK, len(infos))
+            if other != rank and infos[other]["home"] == infos[rank]["home"]
+        ),
     )
 
 

@@ -16,7 +16,13 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster.base import Cluster
-from mpicluster.cluster.hosts import available_cores, available_memory, parse_bytes, share_cores
+from mpicluster.cluster.hosts import (
+    available_cores,
+    available_memory,
+    host_identity,
+    parse_bytes,
+    share_cores,
+)
 from mpicluster.config import Config
 from mpicluster.errors import MpiclusterError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
@@ -66,11 +72,14 @@ class LocalCluster(Cluster):
         self._start("mpicluster-scheduler", SCHEDULER_RANK, ranks)
         for rank, number in zip(ranks, slots, strict=True):
             described = WorkerSettings(
-                platform.node(), number, memory, dict(resources or {}), self.versions
-            )
+                platform.node(), number, memory, dict(resources or {}), self.versions,
+                host_identity(), tuple(other for other in ranks if other != rank),
+            )  # fmt: skip
             self._start(f"mpicluster-worker-{rank}", rank, described)
         transport = self._fabric.ends[CLIENT_RANK]
-        self._loop = ClientLoop(transport, self.config, allocate_for_client, self.versions)
+        self._loop = ClientLoop(
+            transport, self.config, allocate_for_client, self.versions, host_identity()
+        )
         self._loop.start()
         self._closed = False
         _open_clusters.add(self)

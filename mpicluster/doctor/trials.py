@@ -31,10 +31,10 @@ def try_arena(memory_limit: int) -> str:
         return f"{type(error).__name__}: {error}"
     try:
         segment = arena.allocate(_ARENA_TRIAL_BYTES)
-        view = arena.view(segment)
+        view = segment.view()
         view[:] = b"\1" * len(view)
         view.release()
-        arena.let_go(segment)
+        segment.let_go()
     except OSError as error:
         return f"{type(error).__name__}: {error}"
     finally:

@@ -113,8 +113,12 @@ class SchedulerCore(FromClients):
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""
-        busy = any(worker.processing for worker in self.state.workers.values())
-        return self._next_balance if busy and self.state.idle else None
+        return self._next_balance if self.state.idle and self.working else None
+
+    @property
+    def working(self) -> bool:
+        """Whether any worker has tasks."""
+        return any(worker.processing for worker in self.state.workers.values())
 
     # --- sending ---
 

@@ -62,4 +62,4 @@ class SchedulerLoop:
         if busy:
             self.ladder.traffic(now)
         else:
-            self.ladder.pause(now, True, core.next_deadline())
+            self.ladder.pause(now, core.next_deadline(), working=core.working)

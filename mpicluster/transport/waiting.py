@@ -23,7 +23,9 @@ SLEEP_SHARE = 0.25
 #: A longer gap says nothing about the next one, in seconds.
 GAP_MAX_S = 0.02
 #: The loop gets a full turn at least this often, in seconds.
-TURN_INTERVAL_S = 0.05
+TURN_INTERVAL_S = 0.25
+#: Who begins to wait for something polls for this long at first, in seconds.
+EXPECT_S = 0.002
 
 
 class Ladder:
@@ -42,6 +44,7 @@ class Ladder:
         self._last_traffic = time.monotonic()
         #: How far messages usually are apart.
         self._gap_s = GAP_MAX_S
+        self._expected_until = 0.0
         _ask_for_precise_sleeps()
 
     def watch(self, fd: int) -> None:
@@ -59,20 +62,29 @@ class Ladder:
         self._last_traffic = now
 
     def expect(self, now: float) -> None:
-        """Begin at the bottom: somebody waits from now on."""
+        """Begin at the bottom: somebody waits from now on, perhaps not for long."""
         self._last_traffic = now
+        self._gap_s = 0.0
+        self._expected_until = now + EXPECT_S
 
     def ready(self) -> list[int]:
         """Return the descriptors that can be read now."""
         return [fd for fd, _ in self._epoll.poll(0)]
 
     def pause(
-        self, now: float, expecting: bool, deadline: float | None, *, moving: bool = False
+        self,
+        now: float,
+        deadline: float | None,
+        *,
+        expecting: bool = True,
+        moving: bool = False,
+        working: bool = False,
     ) -> None:
         """Wait until something may have happened, at most until `deadline`.
 
-        While a large value is `moving`, MPI makes progress only when it is called, so the rank
-        does no more than yield.
+        While tasks are `working` their cores are not ours, so sleeps are longer. While a large
+        value is `moving`, MPI makes progress only when it is called, so the rank does no more than
+        yield.
         """
         if moving and not self._woken:
             os.sched_yield()
@@ -81,11 +93,11 @@ class Ladder:
         if self._woken:
             self._sleep(end - now)
             return
-        spin_end = self._last_traffic + self._config.spin_s
+        spin_end = max(self._last_traffic + self._config.spin_s, self._expected_until)
         if expecting and self._gap_s < self._config.spin_gap_s and now < spin_end:
             self._spin(min(end, spin_end))
         else:
-            self._nap(now, end)
+            self._nap(now, end, working)
 
     def _spin(self, end: float) -> None:
         """Yield the core until something has come, at most until `end`."""
@@ -95,14 +107,15 @@ class Ladder:
             if arrived() or poll(0) or clock() >= end:
                 return
 
-    def _nap(self, now: float, end: float) -> None:
+    def _nap(self, now: float, end: float, working: bool) -> None:
         """Sleep, longer each time, until something has come, at most until `end`."""
         config = self._config
+        longest_s = config.working_sleep_s_max if working else config.sleep_s_max
         while now < end:
             quiet_s = now - self._last_traffic
             sleep_s = max(SLEEP_SHARE * max(quiet_s, self._gap_s), config.sleep_s_min)
             idle = quiet_s > config.idle_after_s
-            sleep_s = min(sleep_s, config.idle_sleep_s_max if idle else config.sleep_s_max)
+            sleep_s = min(sleep_s, config.idle_sleep_s_max if idle else longest_s)
             if self._sleep(min(sleep_s, end - now)) or self._arrived():
                 return
             now = time.monotonic()

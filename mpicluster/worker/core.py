@@ -4,7 +4,7 @@ The contract of a core: `receive` takes note, `outgoing` decides once and emptie
 `effects` are local actions for the loop. No clock, no I/O, no values.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mpicluster import messages as m
@@ -24,10 +24,17 @@ SLOT_SILENT_S = 0.01
 class WorkerCore:
     """A worker without its surroundings."""
 
-    def __init__(self, config: Config, rank: Rank, slots: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rank: Rank,
+        slots: int,
+        home: str = "",
+        neighbours: Iterable[Rank] = (),
+    ) -> None:
         self.config = config
         self.rank = rank
-        self.state = WorkerState(slots)
+        self.state = WorkerState(slots, home, neighbours)
         #: Tasks that run at the same time; there are more slots while some tasks wait for others.
         self.slots = slots
         #: Set when the scheduler says that all is over.

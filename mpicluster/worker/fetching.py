@@ -15,8 +15,8 @@ def want_value(
 ) -> Fetch | None:
     """Return the fetch of a value that is needed here; None if nobody is known to have it.
 
-    It starts with the holder that differs from rank to rank: many workers that need one value at
-    the same time so spread over its replicas.
+    It starts with a neighbour, else with the holder that differs from rank to rank: many workers
+    that need one value at the same time so spread over its replicas.
     """
     if state.lost_ranks:
         holders = [holder for holder in holders if holder not in state.lost_ranks]
@@ -27,7 +27,10 @@ def want_value(
     if not holders:
         return None
     turn = rank % len(holders)
-    fetch = state.fetches[key] = Fetch(key, nbytes, holders[turn:] + holders[:turn])
+    holders = holders[turn:] + holders[:turn]
+    if state.neighbours:
+        holders.sort(key=lambda holder: holder not in state.neighbours)
+    fetch = state.fetches[key] = Fetch(key, nbytes, holders)
     queue_fetch(state, fetch)
     return fetch
 
@@ -74,7 +77,7 @@ def next_requests(state: WorkerState, config: Config) -> list[tuple[Rank, FetchV
         number = state.next_request
         state.next_request += 1
         state.requests[number] = (rank, taken)
-        requests.append((rank, FetchValues(number, list(taken))))
+        requests.append((rank, FetchValues(number, list(taken), state.home)))
     return requests
 
 

@@ -7,6 +7,7 @@ the core decide, send, carry out its effects, pause.
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +39,10 @@ class WorkerSettings:
     memory_limit: int
     resources: dict[str, float]
     versions: dict[str, str]
+    #: Which processes can open this one's files, see `host_identity`.
+    home: str = ""
+    #: The other workers of the host.
+    neighbours: tuple[Rank, ...] = ()
 
 
 class WorkerLoop:
@@ -49,11 +54,14 @@ class WorkerLoop:
         self.transport = transport
         self.config = config
         self.settings = settings
-        self.core = WorkerCore(config, transport.rank, settings.slots)
+        home = settings.home if config.share_memory else ""
+        self.core = WorkerCore(
+            config, transport.rank, settings.slots, home, settings.neighbours
+        )
         cache_bytes = min(config.segment_cache_bytes, settings.memory_limit // 4)
         arena = Arena(settings.memory_limit, cache_bytes)
         self.store = Store(arena, partial(make_scratch, config.scratch, transport.rank))
-        self.values = ValueTraffic(self.store, transport)
+        self.values = ValueTraffic(self.store, transport, home)
         self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
         board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
         os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
@@ -69,6 +77,20 @@ class WorkerLoop:
         self._next_status = 0.0
         self._started = time.monotonic()
         self.memory = MemoryWatch(config, settings.memory_limit, self.store)
+        self._handlers: dict[type[m.Message], Callable[[Rank, Any, float], None]] = {
+            m.FetchValues: self._on_fetch_values,
+            m.ValuesSent: self._on_values_sent,
+            m.PutValues: self._on_put_values,
+            m.LargeValueSent: self._on_large_value,
+            m.PutLargeValue: self._on_large_value,
+            m.LargeValueShared: self._on_shared_value,
+            m.SharesReturned: self._on_shares_returned,
+            m.ValuesMissing: self._on_values_missing,
+            m.RelayToClient: self._on_relay_to_client,
+            m.DefineFunctions: self._on_define_functions,
+            m.RunFunction: self._on_run_function,
+            m.WorkerLost: self._on_worker_lost,
+        }
 
     def _slot_settings(self, board_fd: int) -> SlotSettings:
         return SlotSettings(
@@ -117,11 +139,15 @@ class WorkerLoop:
             self._send_status(now)
         if self.memory.is_due(now, bool(core.state.running)):
             self._watch_memory(now)
+        self.values.sharing.give_back()
         self.pool.flush_all()
         if busy:
             self.ladder.traffic(now)
         else:
-            self.ladder.pause(now, True, self._deadline(), moving=self.transport.sending())
+            self.ladder.pause(
+                now, self._deadline(), moving=self.transport.sending(),
+                working=bool(core.state.running),
+            )  # fmt: skip
 
     def _deadline(self) -> float:
         deadline = self.core.next_deadline()
@@ -130,41 +156,59 @@ class WorkerLoop:
     # --- messages ---
 
     def _take(self, source: Rank, message: m.Message, now: float) -> None:
-        """Handle what concerns values here, give the rest to the core."""
-        if isinstance(message, m.FetchValues):
-            self.values.send_values(source, message.request, message.keys)
-        elif isinstance(message, m.ValuesSent):
-            self._values_came(source, message.request, message.keys, message.values, now)
-        elif isinstance(message, m.PutValues):
-            self._values_came(source, 0, message.keys, message.values, now)
-        elif isinstance(message, LargeMessage):
-            self.core.receive(source, self.values.keep_large(message), now)
+        """Handle what concerns values and functions here, give the rest to the core."""
+        handler = self._handlers.get(type(message), self.core.receive)
+        handler(source, message, now)
+
+    def _on_fetch_values(self, source: Rank, message: m.FetchValues, _now: float) -> None:
+        self.values.send_values(source, message)
+
+    def _on_values_sent(self, source: Rank, message: m.ValuesSent, now: float) -> None:
+        self._values_came(source, message.request, message.keys, message.values, now)
+
+    def _on_put_values(self, source: Rank, message: m.PutValues, now: float) -> None:
+        self._values_came(source, 0, message.keys, message.values, now)
+
+    def _on_large_value(self, source: Rank, message: LargeMessage, now: float) -> None:
+        self.core.receive(source, self.values.keep_large(message), now)
+        self.relay.values_arrived([message.key])
+
+    def _on_shared_value(self, source: Rank, message: m.LargeValueShared, now: float) -> None:
+        stored = self.values.keep_shared(source, message)
+        if stored is not None:
+            self.core.receive(source, stored, now)
             self.relay.values_arrived([message.key])
-        elif isinstance(message, m.ValuesMissing):
-            self.core.receive(source, e.FetchFailed(message.request, message.keys), now)
-            self.relay.values_arrived(message.keys)
-        elif isinstance(message, m.RelayToClient):
-            self.relay.to_client(message)
-        elif isinstance(message, m.DefineFunctions):
-            rows = zip(message.functions, message.prefixes, message.codes, strict=True)
-            for function, prefix, code in rows:
-                self.function_codes[function] = (prefix, code)
-        elif isinstance(message, m.RunFunction):
-            self._run_function(source, message)
-        else:
-            self.core.receive(source, message, now)
+
+    def _on_shares_returned(self, _source: Rank, message: m.SharesReturned, _now: float) -> None:
+        self.values.sharing.take_back(message.shares)
+
+    def _on_values_missing(self, source: Rank, message: m.ValuesMissing, now: float) -> None:
+        self.core.receive(source, e.FetchFailed(message.request, message.keys), now)
+        self.relay.values_arrived(message.keys)
+
+    def _on_relay_to_client(self, _source: Rank, message: m.RelayToClient, _now: float) -> None:
+        self.relay.to_client(message)
+
+    def _on_define_functions(self, _source: Rank, message: m.DefineFunctions, _now: float) -> None:
+        rows = zip(message.functions, message.prefixes, message.codes, strict=True)
+        for function, prefix, code in rows:
+            self.function_codes[function] = (prefix, code)
+
+    def _on_run_function(self, source: Rank, message: m.RunFunction, _now: float) -> None:
+        links = list(self.pool.links.values())
+        self._runs[message.request] = (source, len(links))
+        for link in links:
+            self.pool.send_control(link, p.RunNow(message.request, message.code))
+
+    def _on_worker_lost(self, source: Rank, message: m.WorkerLost, now: float) -> None:
+        self.values.sharing.rank_lost(message.rank)
+        self.core.receive(source, message, now)
 
     def _values_came(
         self, source: Rank, request: int, keys: list[Key], values: list[bytes], now: float
     ) -> None:
         self.core.receive(source, self.values.keep_small(request, keys, values), now)
         self.relay.values_arrived(keys)
-
-    def _run_function(self, source: Rank, message: m.RunFunction) -> None:
-        links = list(self.pool.links.values())
-        self._runs[message.request] = (source, len(links))
-        for link in links:
-            self.pool.send_control(link, p.RunNow(message.request, message.code))
 
     # --- slots ---
 
@@ -191,7 +235,7 @@ class WorkerLoop:
         elif isinstance(message, p.WantSegment):
             self.pool.send(link, p.GrantSegment(self.values.lend_segment(slot, message.nbytes)))
         elif isinstance(message, p.Unmapped):
-            self.values.unmapped(slot, message.offsets)
+            self.values.unmapped(slot, message.places)
         elif isinstance(message, p.TasksReturned):
             self.values.run_ended(slot, message.tickets, ())
             core.receive(-1, e.SlotReturned(slot, message.tickets), now)
@@ -367,6 +411,7 @@ class WorkerLoop:
         self.pool.close()
         self.ladder.close()
         self.store.close()
+        self.values.sharing.close()
         self.store.arena.close()
         os.close(self._board_fd)
         if self.store.scratch is not None:

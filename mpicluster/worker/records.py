@@ -1,5 +1,6 @@
 """What does the worker's core know about its tasks, its slots and its values?"""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -95,7 +96,11 @@ class Fetch:
 class WorkerState:
     """All records of a worker, and the queues that are kept for speed."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, home: str = "", neighbours: Iterable[Rank] = ()) -> None:
+        #: What this worker says to be lent values by others of its host; "": it wants copies.
+        self.home = home
+        #: {rank: None} of the other workers of its host.
+        self.neighbours = dict.fromkeys(neighbours)
         self.slots = [SlotRecord(index) for index in range(slots)]
         #: {key: task} of the assigned attempts that are not finished.
         self.tasks: dict[Key, LocalTask] = {}

@@ -2,8 +2,8 @@
 
 Each worker has one arena: a memfd, so that nothing of it outlives the process and the size of
 /dev/shm does not matter. The file is sparse and far larger than the memory; a segment is a range
-of its pages. Slots map ranges privately, other ranks of the host can open
-`/proc/<pid>/fd/<fd>`, MPI sends from and receives into this process's own mapping.
+of its pages. Slots map ranges privately, other ranks of the host borrow them (`sharing.py`), MPI
+sends from and receives into this process's own mapping.
 
 Freed segments are kept and given out again by size class: writing to warm pages is ten times
 faster than to fresh ones (measured: 14.5 against 1.5 GB/s). A segment has users (the store, a
@@ -15,7 +15,7 @@ import os
 from collections import defaultdict
 from ctypes import CDLL, c_int, c_longlong, get_errno
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 PAGE: Final = mmap.PAGESIZE
 #: The arena's address space, as a multiple of the memory that the rank may use.
@@ -25,14 +25,60 @@ ARENA_BYTES_MIN: Final = 1 << 36
 _PUNCH_HOLE: Final = 0x02 | 0x01
 
 
+#: Where a slot maps a segment from: an offset in its worker's arena, or (path of a file, offset).
+Place = int | tuple[str, int]
+
+
+def to_place(found: int | list[Any]) -> Place:
+    """Return a place that has come in a message."""
+    return found if isinstance(found, int) else (found[0], found[1])
+
+
+class SegmentOwner(Protocol):
+    """What segments are parts of: this worker's arena, or one that it borrows from."""
+
+    @property
+    def path(self) -> str:
+        """Where other processes of this user can open it."""
+
+    def view(self, segment: "Segment") -> memoryview:
+        """Return the bytes of a segment."""
+
+    def place(self, segment: "Segment") -> Place:
+        """Return where slots map a segment from."""
+
+    def free(self, segment: "Segment") -> None:
+        """Take back a segment that nobody uses any more."""
+
+
 @dataclass(slots=True, eq=False)
 class Segment:
-    """A range of the arena: `capacity` bytes from `offset`, of which `nbytes` are used."""
+    """A range of an arena: `capacity` bytes from `offset`, of which `nbytes` are used."""
 
+    arena: SegmentOwner
     offset: int
     capacity: int
     nbytes: int
     users: int = 1
+
+    @property
+    def place(self) -> Place:
+        """Where slots map it from."""
+        return self.arena.place(self)
+
+    def view(self) -> memoryview:
+        """Return its bytes."""
+        return self.arena.view(self)
+
+    def hold(self) -> None:
+        """One more user."""
+        self.users += 1
+
+    def let_go(self) -> None:
+        """One user less; the last one frees the segment."""
+        self.users -= 1
+        if not self.users:
+            self.arena.free(self)
 
 
 def size_class(nbytes: int) -> int:
@@ -54,6 +100,8 @@ class Arena:
         self.fd = os.memfd_create("mpicluster", os.MFD_CLOEXEC)
         os.truncate(self.fd, self.size)
         self._map = mmap.mmap(self.fd, self.size, flags=mmap.MAP_SHARED)
+        # Where the system permits it (shmem_enabled), huge pages halve the cost of every copy.
+        self._map.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._map)
         self._cache_bytes = cache_bytes
         #: {capacity: [offset, ...]} of free segments whose pages are still there.
@@ -88,7 +136,7 @@ class Arena:
         else:
             offset = self._extend(capacity)
         self.nbytes += capacity
-        return Segment(offset, capacity, nbytes)
+        return Segment(self, offset, capacity, nbytes)
 
     def _extend(self, capacity: int) -> int:
         if self._end + capacity > self.size:
@@ -125,15 +173,12 @@ class Arena:
         """Return the bytes of a segment."""
         return self._view[segment.offset : segment.offset + segment.nbytes]
 
-    def hold(self, segment: Segment) -> None:
-        """One more user."""
-        segment.users += 1
+    def place(self, segment: Segment) -> Place:
+        """Return where slots map a segment from: they have the arena open."""
+        return segment.offset
 
-    def let_go(self, segment: Segment) -> None:
-        """One user less; the last one frees the segment."""
-        segment.users -= 1
-        if segment.users:
-            return
+    def free(self, segment: Segment) -> None:
+        """Keep the pages of a segment for the next value, if there are not too many already."""
         capacity = segment.capacity
         self.nbytes -= capacity
         if self._warm_bytes + capacity <= self._cache_bytes:

@@ -27,6 +27,7 @@ from mpicluster.serialization.frames import (
     to_frames,
 )
 from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.segments import Place, to_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,10 @@ class Slot:
         #: Typical time of a function's tasks: results wait only for the next short one.
         self.durations: dict[int, float] = {}
         self.granted: deque[int] = deque()
-        #: Mappings that user code keeps alive: offset -> mapping.
-        self.mapped: dict[int, mmap.mmap] = {}
+        #: Mappings that user code keeps alive: place -> mapping.
+        self.mapped: dict[Place, mmap.mmap] = {}
+        #: {path: descriptor} of arenas that this worker borrows from.
+        self._borrowed: dict[str, int] = {}
         #: The task that runs, for `get_worker` and messages.
         self.current: QueuedTask | None = None
         self.handlers: dict[type[Any], Callable[[Any], None]] = {}
@@ -80,8 +83,8 @@ class Slot:
         #: (ticket, duration, value) of finished tasks that have not been reported. The control
         #: thread takes from it too; appending to a deque and taking from it are atomic.
         self._done: deque[tuple[int, float, Any]] = deque()
-        #: Offsets that finished tasks have left mapped and that have not been reported.
-        self._left_mapped: list[int] = []
+        #: Places that finished tasks have left mapped and that have not been reported.
+        self._left_mapped: list[Place] = []
         self._last_report = 0.0
 
     # --- the main thread ---
@@ -129,7 +132,7 @@ class Slot:
             self.report()
         self.current = task
         self.board.write(ticket)
-        mappings: list[tuple[int, mmap.mmap]] = []
+        mappings: list[tuple[Place, mmap.mmap]] = []
         try:
             values = [self._load_input(found, mappings) for found in inputs] if inputs else inputs
             args, kwargs = load_call(payload, values)
@@ -165,7 +168,7 @@ class Slot:
 
     # --- values ---
 
-    def _load_input(self, found: Any, mappings: list[tuple[int, mmap.mmap]]) -> Any:
+    def _load_input(self, found: Any, mappings: list[tuple[Place, mmap.mmap]]) -> Any:
         """Return an input. A private mapping lets the task write into it and harm nobody."""
         if isinstance(found, bytes):
             return pickle.loads(found)
@@ -173,9 +176,20 @@ class Slot:
         if isinstance(place, str):
             mapping = _map_file(place)
         else:
-            mapping = _map_privately(self.arena_fd, frame_offsets(extents)[1], place)
+            place = to_place(place)
+            mapping = self._map(place, extents)
             mappings.append((place, mapping))
         return from_frames(split_frames(memoryview(mapping), extents))
+
+    def _map(self, place: Place, extents: list[int]) -> mmap.mmap:
+        """Map a value from this worker's arena, or from one that it borrows from."""
+        if isinstance(place, int):
+            return _map_privately(self.arena_fd, frame_offsets(extents)[1], place)
+        path, offset = place
+        fd = self._borrowed.get(path)
+        if fd is None:
+            fd = self._borrowed[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _map_privately(fd, frame_offsets(extents)[1], offset)
 
     def _store(self, task: QueuedTask, value: Any) -> Any:
         """Return the form of a result that goes to the worker; large ones into the arena."""
@@ -216,27 +230,27 @@ class Slot:
             )
         return offset
 
-    def _close(self, mappings: list[tuple[int, mmap.mmap]]) -> None:
+    def _close(self, mappings: list[tuple[Place, mmap.mmap]]) -> None:
         """Unmap the inputs of a task; report those that user code keeps alive."""
-        for offset, mapping in mappings:
+        for place, mapping in mappings:
             try:
                 mapping.close()
             except BufferError:
-                self.mapped[offset] = mapping
-                self._left_mapped.append(offset)
+                self.mapped[place] = mapping
+                self._left_mapped.append(place)
 
     def unmap(self) -> None:
         """Try again to unmap what was kept alive."""
         if not self.mapped:
             return
-        closed = []
-        for offset, mapping in list(self.mapped.items()):
+        closed: list[Any] = []
+        for place, mapping in list(self.mapped.items()):
             try:
                 mapping.close()
             except BufferError:
                 continue
-            del self.mapped[offset]
-            closed.append(offset)
+            del self.mapped[place]
+            closed.append(place)
         if closed:
             self._send(self.tasks, p.Unmapped(closed))
 
@@ -275,8 +289,7 @@ class Slot:
         if isinstance(place, str):
             mapping = _map_file(place)
         else:
-            mapping = _map_privately(self.arena_fd, frame_offsets(extents)[1], place)
-            self.mapped[place] = mapping
+            mapping = self.mapped[to_place(place)] = self._map(to_place(place), extents)
         return split_frames(memoryview(mapping), extents)
 
     # --- the control thread ---

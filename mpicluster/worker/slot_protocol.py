@@ -96,14 +96,14 @@ class SlotStarted:
 
 @dataclass(slots=True)
 class TasksDone:
-    """These tasks are finished. `mapped` are offsets that the slot still maps though it is done
+    """These tasks are finished. `mapped` are places that the slot still maps though it is done
     with the tasks: user code keeps an array alive.
     """
 
     tickets: Sequence[int]
     durations: Sequence[float]
     values: Sequence[Any]
-    mapped: list[int]
+    mapped: list[Any]
 
 
 @dataclass(slots=True)
@@ -123,9 +123,9 @@ class WantSegment:
 
 @dataclass(slots=True)
 class Unmapped:
-    """Offsets that the slot does not map any more."""
+    """Places that the slot does not map any more."""
 
-    offsets: list[int]
+    places: list[Any]
 
 
 @dataclass(slots=True)

@@ -63,9 +63,10 @@ class Store:
         self.scratch: Path | None = None
         #: The longest unused first.
         self.values: dict[Key, StoredValue] = {}
-        #: Bytes of all values, of those in memory, and of those in scratch.
+        #: Bytes of all values, of those in scratch, and of those in another rank's memory.
         self.nbytes: NBytes = 0
         self.spilled_nbytes: NBytes = 0
+        self.borrowed_nbytes: NBytes = 0
         self._files = 0
 
     def __contains__(self, key: Key) -> bool:
@@ -73,8 +74,8 @@ class Store:
 
     @property
     def memory_nbytes(self) -> NBytes:
-        """Bytes of the values that lie in memory."""
-        return self.nbytes - self.spilled_nbytes
+        """Bytes of the values that lie in this rank's memory."""
+        return self.nbytes - self.spilled_nbytes - self.borrowed_nbytes
 
     def get(self, key: Key) -> StoredValue | None:
         """Return a value, None if it is not here."""
@@ -91,6 +92,8 @@ class Store:
             return
         self.values[key] = value
         self.nbytes += size_of(value)
+        if self._is_borrowed(value):
+            self.borrowed_nbytes += size_of(value)
 
     def drop(self, key: Key) -> None:
         """Forget a value, if it is here."""
@@ -99,11 +102,16 @@ class Store:
             self.nbytes -= size_of(value)
             if isinstance(value, SpilledValue):
                 self.spilled_nbytes -= value.nbytes
+            elif self._is_borrowed(value):
+                self.borrowed_nbytes -= size_of(value)
             self._let_go(value)
+
+    def _is_borrowed(self, value: StoredValue) -> bool:
+        return isinstance(value, LargeValue) and value.segment.arena is not self.arena
 
     def _let_go(self, value: StoredValue) -> None:
         if isinstance(value, LargeValue):
-            self.arena.let_go(value.segment)
+            value.segment.let_go()
         elif isinstance(value, SpilledValue):
             value.path.unlink(missing_ok=True)  # who has it mapped keeps it
 
@@ -121,7 +129,9 @@ class Store:
         idle = [
             (key, value)
             for key, value in self.values.items()
-            if isinstance(value, LargeValue) and value.segment.users == 1
+            if isinstance(value, LargeValue)
+            and value.segment.users == 1
+            and not self._is_borrowed(value)
         ]
         for key, value in idle:
             if moved >= nbytes:
@@ -129,13 +139,13 @@ class Store:
             self.values[key] = self._write(self.scratch, value)
             self.spilled_nbytes += value.nbytes
             moved += value.nbytes
-            self.arena.let_go(value.segment)
+            value.segment.let_go()
         return moved
 
     def _write(self, scratch: Path, value: LargeValue) -> SpilledValue:
         self._files += 1
         path = scratch / f"{self._files}"
-        view = self.arena.view(value.segment)
+        view = value.segment.view()
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:

@@ -5,7 +5,6 @@ segment alive until its last user (a send, a running task, a mapping of user cod
 """
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from mpicluster import messages as m
@@ -14,16 +13,18 @@ from mpicluster.serialization.frames import frame_offsets, split_frames
 from mpicluster.transport.base import LargeMessage, Transport
 from mpicluster.worker import events as e
 from mpicluster.worker.records import LocalTask
-from mpicluster.worker.segments import Segment
+from mpicluster.worker.segments import Place, Segment, to_place
+from mpicluster.worker.sharing import Sharing
 from mpicluster.worker.store import LargeValue, SpilledValue, Store, size_of
 
 
 class ValueTraffic:
     """Moves values between the store, the slots and other ranks."""
 
-    def __init__(self, store: Store, transport: Transport) -> None:
+    def __init__(self, store: Store, transport: Transport, home: str = "") -> None:
         self.store = store
         self.transport = transport
+        self.sharing = Sharing(transport, home)
         transport.allocate = self._allocate
         #: Bytes of values sent to and received from other ranks.
         self.sent_nbytes: NBytes = 0
@@ -34,13 +35,15 @@ class ValueTraffic:
         self._lent: dict[int, dict[int, Segment]] = {}
         #: {ticket: [segment, ...]} that running tasks read.
         self._read: dict[int, list[Segment]] = {}
-        #: {slot: {offset: segment}} that user code in a slot keeps mapped.
-        self._mapped: dict[int, dict[int, Segment]] = {}
+        #: {slot: {place: segment}} that user code in a slot keeps mapped.
+        self._mapped: dict[int, dict[Place, Segment]] = {}
 
     # --- to other ranks ---
 
-    def send_values(self, rank: Rank, request: int, keys: Iterable[Key]) -> None:
-        """Answer a fetch: small values together, each large one on its own."""
+    def send_values(self, rank: Rank, fetch: m.FetchValues) -> None:
+        """Answer a fetch: small values together, each large one on its own, lent if that can be."""
+        request, keys = fetch.request, fetch.keys
+        share = bool(fetch.home) and fetch.home == self.sharing.home
         small = m.ValuesSent(request, [], [])
         missing = m.ValuesMissing(request, [])
         answers: list[m.Message] = []
@@ -54,6 +57,8 @@ class ValueTraffic:
                 self.sent_nbytes += len(value)
             elif isinstance(value, SpilledValue):
                 answers.append(_spilled(request, key, value))
+            elif share:
+                answers.append(self.sharing.lend(rank, request, key, value))
             else:
                 answers.append(self._large(request, key, value))
         if small.keys:
@@ -63,12 +68,12 @@ class ValueTraffic:
         self.transport.send(rank, answers)
 
     def _large(self, request: int, key: Key, value: LargeValue) -> m.LargeValueSent:
-        arena, segment = self.store.arena, value.segment
-        arena.hold(segment)
+        segment = value.segment
+        segment.hold()
         self.sent_nbytes += segment.nbytes
         return m.LargeValueSent(
-            request, key, value.extents, [segment.nbytes], [arena.view(segment)],
-            on_sent=partial(arena.let_go, segment),
+            request, key, value.extents, [segment.nbytes], [segment.view()],
+            on_sent=segment.let_go,
         )  # fmt: skip
 
     def push_results(self, pushed: dict[ClientId, m.ValuesPushed]) -> None:
@@ -83,7 +88,7 @@ class ValueTraffic:
         _, nbytes = frame_offsets(message.extents)
         segment = self.store.arena.allocate(nbytes)
         self._arriving[_arrival(message)] = segment
-        view = self.store.arena.view(segment)
+        view = segment.view()
         return [view] if len(message.pieces) == 1 else split_frames(view, message.extents)
 
     def keep_large(self, message: LargeMessage) -> e.ValuesStored:
@@ -94,6 +99,16 @@ class ValueTraffic:
         self.received_nbytes += value.nbytes
         self.store.put(message.key, value)
         return e.ValuesStored(_arrival(message)[0], [message.key], [value.nbytes])
+
+    def keep_shared(self, lender: Rank, message: m.LargeValueShared) -> e.ValuesStored | None:
+        """Put a value that was lent into the store; None: ask for a copy, it cannot be opened."""
+        _, nbytes = frame_offsets(message.extents)
+        value = self.sharing.borrow(lender, message, nbytes)
+        if value is None:
+            self.transport.send(lender, [m.FetchValues(message.request, [message.key])])
+            return None
+        self.store.put(message.key, value)
+        return e.ValuesStored(message.request, [message.key], [nbytes])
 
     def keep_small(self, request: int, keys: list[Key], values: list[bytes]) -> e.ValuesStored:
         """Put small values that have come into the store."""
@@ -112,9 +127,9 @@ class ValueTraffic:
         for key in task.inputs:
             value = self.store.get(key)
             if isinstance(value, LargeValue):
-                self.store.arena.hold(value.segment)
+                value.segment.hold()
                 held.append(value.segment)
-                inputs.append([value.segment.offset, value.extents])
+                inputs.append([value.segment.place, value.extents])
             elif isinstance(value, SpilledValue):
                 inputs.append([str(value.path), value.extents])
             else:
@@ -136,11 +151,11 @@ class ValueTraffic:
         """Return a value for the client in a slot: bytes, (place, extents), or None."""
         value = self.store.get(key)
         if isinstance(value, LargeValue):
-            kept = self._mapped.setdefault(slot, {})
-            if value.segment.offset not in kept:
-                self.store.arena.hold(value.segment)
-                kept[value.segment.offset] = value.segment
-            return value.segment.offset, value.extents
+            kept, place = self._mapped.setdefault(slot, {}), value.segment.place
+            if place not in kept:
+                value.segment.hold()
+                kept[place] = value.segment
+            return place, value.extents
         if isinstance(value, SpilledValue):
             return str(value.path), value.extents
         return value
@@ -158,33 +173,34 @@ class ValueTraffic:
         if key is not None:
             self.store.put(key, value)
         elif isinstance(value, LargeValue):
-            self.store.arena.let_go(value.segment)
+            value.segment.let_go()
         return size_of(value)
 
-    def run_ended(self, slot: int, tickets: Iterable[int], mapped: Iterable[int]) -> None:
+    def run_ended(self, slot: int, tickets: Iterable[int], mapped: Iterable[Any]) -> None:
         """Let go of the inputs of runs that are over, but for what user code keeps mapped."""
-        still = set(mapped)
+        still = {to_place(found) for found in mapped}
         for ticket in tickets:
             for segment in self._read.pop(ticket, ()):
                 kept = self._mapped.setdefault(slot, {})
-                if segment.offset in still and segment.offset not in kept:
-                    kept[segment.offset] = segment
+                if still and segment.place in still and segment.place not in kept:
+                    kept[segment.place] = segment
                 else:
-                    self.store.arena.let_go(segment)
+                    segment.let_go()
 
-    def unmapped(self, slot: int, offsets: Iterable[int]) -> None:
+    def unmapped(self, slot: int, places: Iterable[Any]) -> None:
         """User code has let go of arrays that it had kept."""
-        for offset in offsets:
-            segment = self._mapped.get(slot, {}).pop(offset, None)
+        for place in places:
+            segment = self._mapped.get(slot, {}).pop(to_place(place), None)
             if segment is not None:
-                self.store.arena.let_go(segment)
+                segment.let_go()
 
     def slot_ended(self, slot: int, tickets: Iterable[int]) -> None:
         """A slot's process is gone, and with it its mappings and half-written results."""
         self.run_ended(slot, tickets, ())
-        for pool in (self._mapped, self._lent):
-            for segment in pool.pop(slot, {}).values():
-                self.store.arena.let_go(segment)
+        for segment in (
+            *self._mapped.pop(slot, {}).values(), *self._lent.pop(slot, {}).values()
+        ):  # fmt: skip
+            segment.let_go()
 
 
 def _spilled(request: int, key: Key, value: SpilledValue) -> m.LargeValueSent:

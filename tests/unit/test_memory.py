@@ -72,7 +72,7 @@ def put_frames(store: Store, key: int, frames: list[bytes]) -> None:
     extents = [len(frame) for frame in frames]
     offsets, nbytes = frame_offsets(extents)
     segment = store.arena.allocate(nbytes)
-    view = store.arena.view(segment)
+    view = segment.view()
     for frame, start in zip(frames, offsets, strict=True):
         view[start : start + len(frame)] = frame
     store.put(key, LargeValue(segment, extents))
@@ -104,9 +104,9 @@ def test_a_value_in_use_is_not_spilled(store: Store) -> None:
     put_frames(store, 1, [b"p", bytes(100_000)])
     value = store.get(1)
     assert isinstance(value, LargeValue)
-    store.arena.hold(value.segment)
+    value.segment.hold()
     assert store.spill(1) == 0
-    store.arena.let_go(value.segment)
+    value.segment.let_go()
     assert store.spill(1) == 100_064
 
 
@@ -122,11 +122,11 @@ def test_a_full_disk_loses_nothing(store: Store, tmp_path: Path) -> None:
 def test_segments_are_given_out_again_when_their_last_user_is_gone() -> None:
     arena = Arena(1 << 26, cache_bytes=1 << 24)
     first = arena.allocate(100_000)
-    arena.hold(first)
-    arena.let_go(first)
+    first.hold()
+    first.let_go()
     second = arena.allocate(100_000)
     assert second.offset != first.offset
-    arena.let_go(first)
+    first.let_go()
     assert arena.allocate(99_000).offset == first.offset
     arena.close()
 
@@ -134,11 +134,11 @@ def test_segments_are_given_out_again_when_their_last_user_is_gone() -> None:
 def test_freed_pages_beyond_the_cache_go_back_to_the_system() -> None:
     arena = Arena(1 << 26, cache_bytes=PAGE)
     segment = arena.allocate(1 << 20)
-    arena.view(segment)[:] = b"x" * (1 << 20)
-    arena.let_go(segment)
+    segment.view()[:] = b"x" * (1 << 20)
+    segment.let_go()
     assert arena.warm_nbytes == 0
     again = arena.allocate(1 << 20)
-    assert bytes(arena.view(again)[:4]) == b"\0\0\0\0"
+    assert bytes(again.view()[:4]) == b"\0\0\0\0"
     arena.close()
 
 
