@@ -94,9 +94,15 @@ def find_launcher(library: Library, wanted: str, allocation: Allocation) -> Laun
     With "auto" an mpirun or mpiexec of the same MPI wins; srun is used inside Slurm where there
     is none, because it needs Slurm and the MPI to have been built for each other.
     """
+    if wanted == "srun" and allocation.system != "slurm":
+        raise WorldError(
+            "srun was asked to start the ranks, but this process is not inside a job of Slurm, "
+            "where it would find the hosts. Run the command with salloc or in a job script, use "
+            "`mpicluster submit`, or leave --launcher out."
+        )
     if wanted == "srun" or (wanted == "auto" and not _candidates("auto")):
         path = shutil.which("srun")
-        if path and (wanted == "srun" or allocation.system == "slurm"):
+        if path and allocation.system == "slurm":
             return Launcher("srun", path, "srun")
     found = []
     for path in _candidates(wanted):
