@@ -9,14 +9,14 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from mpicluster.doctor.findings import Finding, Level
 from mpicluster.doctor.report import from_json
-from mpicluster.doctor.silence import launcher_failed, launcher_too_late
-from mpicluster.worker.slots import describe_end
+from mpicluster.doctor.silence import ending, launcher_failed, launcher_too_late
 
 #: A launcher that is told to end has this long to end its ranks.
 END_S: Final = 5.0
@@ -45,11 +45,14 @@ def ask_ranks(
     if found is None and late:
         return [launcher_too_late(words, timeout_s, stderr or stdout)]
     if found is None:
-        how = describe_end(process.returncode)
+        how = ending(process.returncode)
         return [launcher_failed(words, how, stderr or stdout)]
     if process.returncode and all(finding.level is not Level.PROBLEM for finding in found):
-        how = describe_end(process.returncode)
+        how = ending(process.returncode)
         found.append(launcher_failed(words, f"after the report, {how}", stderr))
+    if any(finding.level is Level.PROBLEM for finding in found):
+        # What MPI and the launcher say of it; where all is well it would be noise.
+        sys.stderr.write(stderr)
     return found
 
 

@@ -19,9 +19,8 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from mpicluster.doctor.findings import Finding
-from mpicluster.doctor.silence import Stage
+from mpicluster.doctor.silence import Stage, ending
 from mpicluster.transport.mpi import remove_shared_files
-from mpicluster.worker.slots import describe_end
 from mpicluster.worker.zygote import die_with_parent
 
 #: A process that has closed its pipe is about to end; an MPI library may do something first.
@@ -98,6 +97,7 @@ def _work(work: Callable[[Reporter], None], reporter: Reporter) -> NoReturn:
     except Exception as error:  # noqa: BLE001  (whatever it is, the report must name it)
         traceback.print_exc()
         reporter.fail(f"{type(error).__name__}: {error}")
+        remove_shared_files()  # MPI_Finalize, which would do it, may be out of reach
         raise SystemExit(1) from None
     raise SystemExit(0)
 
@@ -128,7 +128,7 @@ def _await_end(pid: int, heard: Heard) -> bool:
         if done:
             status = os.waitstatus_to_exitcode(wait_status)
             if status and not heard.trouble:
-                heard.trouble = describe_end(status)
+                heard.trouble = ending(status)
             return True
         time.sleep(_NAP_S)
     return False
