@@ -17,6 +17,7 @@ from typing import Final
 from mpicluster.doctor.findings import Finding, Level
 from mpicluster.doctor.report import from_json
 from mpicluster.doctor.silence import ending, launcher_failed, launcher_too_late
+from mpicluster.doctor.supervision import leaving_in_order
 
 #: A launcher that is told to end has this long to end its ranks.
 END_S: Final = 5.0
@@ -26,20 +27,20 @@ def ask_ranks(
     command: Sequence[str], environment: Mapping[str, str], timeout_s: float
 ) -> list[Finding]:
     """Start the ranks and return what they found, or what is to be said if they did not."""
-    # A process group of its own: whatever the launcher starts on this host ends with it.
-    process = subprocess.Popen(
-        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-    )  # fmt: skip
-    late = False
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        late = True
-        stdout, stderr = _end(process)
-    except BaseException:
-        _end(process)
-        raise
+    stdout, stderr, late = "", "", False
+    with leaving_in_order():
+        # A process group of its own: whatever the launcher starts on this host ends with it.
+        process = subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            if process.returncode is None:
+                stdout, stderr = _end(process)
     found = read_report(stdout)
     words = shlex.join(command)
     if found is None and late:

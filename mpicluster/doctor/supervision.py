@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -72,20 +72,29 @@ def supervise(work: Callable[[Reporter], None], deadline: float) -> Heard:
         _work(work, Reporter(theirs))
     theirs.close()
     heard, ended = Heard(), False
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        ended = _listen(ours, heard, deadline) and _await_end(pid, heard)
-        heard.late = not ended
-    finally:
-        if not ended:
-            _end(pid)
-        signal.signal(signal.SIGTERM, before)
-        ours.close()
+    with leaving_in_order():
+        try:
+            ended = _listen(ours, heard, deadline) and _await_end(pid, heard)
+            heard.late = not ended
+        finally:
+            if not ended:
+                _end(pid)
+            ours.close()
     return heard
 
 
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+@contextmanager
+def leaving_in_order() -> Iterator[None]:
+    """Have SIGTERM end this process by an exception, so that what it started is ended too."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _work(work: Callable[[Reporter], None], reporter: Reporter) -> NoReturn:
