@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from mpicluster import __version__
-from mpicluster.cli import doctor, run
+from mpicluster.cli import bench, doctor, run
 from mpicluster.errors import MpiclusterError
 
 #: Exit status for wrong arguments and environments that cannot work.
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run.add_command(commands)
     doctor.add_command(commands)
+    bench.add_command(commands)
     importlib.import_module("jobqueue.cli").add_commands(commands)
     return parser
 

@@ -4,7 +4,7 @@ Reads the environment of Slurm, PBS, SGE and LSF and the files that it names; st
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,8 @@ from mpicluster.errors import WorldError
 
 #: How a nodelist of Slurm groups numbers: n[1-3,7] (srun(1), "hostlist").
 _BRACKETS: Final = re.compile(r"^([^\[]*)\[([^\]]+)\](.*)$")
+#: The last number in a name.
+_NUMBERED: Final = re.compile(r"^(.*?)(\d+)(\D*)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,41 @@ def expand_hostlist(text: str) -> list[str]:
             for value in range(int(first), int(last or first) + 1):
                 hosts += expand_hostlist(f"{before}{value:0{len(first)}d}{after}")
     return hosts
+
+
+def fold_hostlist(hosts: Sequence[str]) -> str:
+    """Return host names as Slurm writes them; `expand_hostlist` gives them back.
+
+    >>> fold_hostlist(["n1", "n2", "n3", "n07", "login"])
+    'n[1-3,07],login'
+    """
+    #: Runs of names that differ by the number before the suffix alone: (prefix, suffix, [[first
+    #: number as it is written, last number], ...]).
+    runs: list[tuple[str, str, list[tuple[str, int]]]] = []
+    for host in hosts:
+        found = _NUMBERED.match(host)
+        if found is None:
+            runs.append((host, "", []))
+            continue
+        before, digits, after = found.groups()
+        if not runs or runs[-1][:2] != (before, after) or not runs[-1][2]:
+            runs.append((before, after, []))
+        numbers = runs[-1][2]
+        value = int(digits)
+        if numbers and value == numbers[-1][1] + 1 and digits == f"{value:0{len(numbers[-1][0])}d}":
+            numbers[-1] = numbers[-1][0], value
+        else:
+            numbers.append((digits, value))
+    return ",".join(_write_run(*run) for run in runs)
+
+
+def _write_run(before: str, after: str, numbers: list[tuple[str, int]]) -> str:
+    parts = [
+        first if int(first) == last else f"{first}-{last:0{len(first)}d}" for first, last in numbers
+    ]
+    alone = len(parts) == 1 and "-" not in parts[0]
+    inside = parts[0] if alone else f"[{','.join(parts)}]" if parts else ""
+    return before + inside + after
 
 
 def _slurm(environment: Mapping[str, str]) -> Allocation | None:

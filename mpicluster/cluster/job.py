@@ -29,6 +29,7 @@ from mpicluster.cluster.hosts import (
     host_identity,
     parse_bytes,
 )
+from mpicluster.cluster.opening import describe_world
 from mpicluster.config import Config
 from mpicluster.errors import WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK
@@ -136,9 +137,8 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         remove_shared_files()  # a singleton of Open MPI leaves its file behind
         raise
     infos = _exchange(transport)
-    slots = _slots(infos, options)
     if transport.rank == CLIENT_RANK:
-        return _become_client(transport, config, infos, slots)
+        return _become_client(transport, config, infos, options)
     _run_loop(transport, config, infos, options, zygote)
 
 
@@ -170,10 +170,20 @@ def _slots(infos: list[dict[str, Any]], options: JobOptions) -> dict[int, int]:
     return roles.worker_slots(hosts, cores, options.slots)
 
 
+def _memory_limits(infos: list[dict[str, Any]], options: JobOptions) -> dict[int, int]:
+    hosts, memory = [info["host"] for info in infos], [info["memory"] for info in infos]
+    shares = roles.memory_shares(hosts, memory)
+    if options.memory_limit:
+        return dict.fromkeys(shares, parse_bytes(options.memory_limit))
+    return shares
+
+
 def _become_client(
-    transport: MPITransport, config: Config, infos: list[dict[str, Any]], slots: dict[int, int]
+    transport: MPITransport, config: Config, infos: list[dict[str, Any]], options: JobOptions
 ) -> Job:
-    print(roles.describe_world(infos, slots), file=sys.stderr, flush=True)
+    slots, memory = _slots(infos, options), _memory_limits(infos, options)
+    text = describe_world(infos, slots, memory, transport.library)
+    print(text, file=sys.stderr, flush=True)
     others = {rank: info["versions"] for rank, info in enumerate(infos)}
     hosts = {rank: info["host"] for rank, info in enumerate(infos)}
     for sentence in differences(local_versions(), others, hosts):
@@ -217,12 +227,10 @@ def _leave_mpi(transport: MPITransport, config: Config) -> None:
 def _worker_settings(
     rank: int, infos: list[dict[str, Any]], options: JobOptions
 ) -> WorkerSettings:
-    hosts, memory = [info["host"] for info in infos], [info["memory"] for info in infos]
-    limit = options.memory_limit
     return WorkerSettings(
-        host=hosts[rank],
+        host=infos[rank]["host"],
         slots=_slots(infos, options)[rank],
-        memory_limit=parse_bytes(limit) if limit else roles.memory_shares(hosts, memory)[rank],
+        memory_limit=_memory_limits(infos, options)[rank],
         resources=options.resources,
         versions=infos[rank]["versions"],
         home=infos[rank]["home"],

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from mpicluster.cluster.hosts import share_cores
 from mpicluster.errors import WorldError
@@ -123,12 +122,3 @@ def memory_shares(hosts: list[str], memory: list[int]) -> dict[Rank, int]:
     return {
         rank: memory[rank] // len(ranks) for host, ranks in workers.items() for rank in ranks
     }
-
-
-def describe_world(infos: list[dict[str, Any]], slots: dict[Rank, int]) -> str:
-    """Return the line that opens a job's log."""
-    hosts = len({info["host"] for info in infos})
-    return (
-        f"mpicluster: {len(infos)} ranks on {hosts} {'host' if hosts == 1 else 'hosts'}: "
-        f"1 scheduler, 1 client, {len(slots)} workers with {sum(slots.values())} slots"
-    )

@@ -6,6 +6,7 @@ a launcher or MPI may do wrong, `supervision.py` turns into findings too.
 
 import os
 import platform
+import signal
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -34,8 +35,11 @@ from mpicluster.doctor.talks import Collector, serve
 from mpicluster.errors import WorldError
 from mpicluster.transport.mpi import MPITransport, connect, initialize, remove_shared_files
 
-#: A launcher ends all ranks when the first one fails, so the others leave rank 0 time to speak.
-TIME_TO_SPEAK_S: Final = 3.0
+#: When time is over each rank ends its own process in MPI and removes its files, which a launcher
+#: would not do. Ranks come at different times, so rank 0 waits a little before it fails ...
+TIME_TO_CLEAN_S: Final = 1.5
+#: ... and the others longer: a launcher ends all ranks when the first one fails.
+TIME_TO_SPEAK_S: Final = 4.0
 #: Rank 0 gives up silent ranks this much before its time is over, while it can still name them.
 TIME_TO_NAME_S: Final = 1.0
 
@@ -51,10 +55,11 @@ class RankOptions:
 def run_rank(promise: Promise, options: RankOptions) -> list[Finding] | None:
     """Play this rank's part; return the findings on rank 0, None on the others."""
     deadline = time.monotonic() + options.timeout_s
-    own_deadline = deadline if promise.rank == 0 else deadline + TIME_TO_SPEAK_S
     work = partial(_play, promise=promise, config=options.config, deadline=deadline)
-    heard = supervise(work, own_deadline)
+    heard = supervise(work, deadline)
     if promise.rank == 0:
+        if heard.late:
+            time.sleep(TIME_TO_CLEAN_S)
         return _judge(heard, promise, options.timeout_s)
     if heard.trouble:
         place = f"rank {promise.rank} on {platform.node()}"
@@ -62,8 +67,8 @@ def run_rank(promise: Promise, options: RankOptions) -> list[Finding] | None:
             f"mpicluster: {place}: {heard.stage.value}: {heard.trouble}.", file=sys.stderr,
             flush=True,
         )  # fmt: skip
-        # A launcher that sees this rank leave would end rank 0 before it has noticed.
-        time.sleep(max(0.0, own_deadline - time.monotonic()))
+    if heard.trouble or heard.late:
+        time.sleep(max(0.0, deadline + TIME_TO_SPEAK_S - time.monotonic()))
         raise SystemExit(1)
     return None
 
@@ -71,6 +76,8 @@ def run_rank(promise: Promise, options: RankOptions) -> list[Finding] | None:
 def _judge(heard: Heard, promise: Promise, timeout_s: float) -> list[Finding]:
     """Return what was heard, and what is to be said about what was not."""
     findings = list(heard.findings)
+    if heard.late and heard.complete and heard.stage is not Stage.LEAVE:
+        return findings  # it has named the ranks that it waits for
     if heard.late:
         findings.append(silence.too_late(heard.stage, promise.size, timeout_s))
     elif heard.trouble:
@@ -121,9 +128,8 @@ def _play(reporter: Reporter, promise: Promise, config: Config, deadline: float)
             stage = Stage.MEASURE if len(missing.ranks) == 1 else Stage.CONNECT
             sentence = silence.ranks_missing(stage, missing.ranks, size)
             reporter.report([*findings, sentence], complete=True)
-            # MPI_Finalize would wait for the ranks that are missing.
-            remove_shared_files()
-            os._exit(0)
+            # MPI_Finalize would wait for the ranks that are missing; all leave at the same time.
+            signal.pause()
         reporter.report([*world, *found], complete=True)
     reporter.reach(Stage.LEAVE)
     transport.close()

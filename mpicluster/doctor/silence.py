@@ -9,6 +9,7 @@ from typing import Final
 
 from mpicluster.doctor.findings import Finding, Level, count
 from mpicluster.ids import Rank
+from mpicluster.worker.slots import describe_end
 
 #: Ranks that a sentence names.
 RANKS_NAMED_MAX: Final = 8
@@ -54,6 +55,15 @@ class NoAnswer(Exception):  # noqa: N818  (it is an answer that is missing)
         super().__init__(self.ranks)
 
 
+def ending(status: int) -> str:
+    """Return how a process ended, from its exit status or minus a signal's number.
+
+    >>> ending(14)
+    'it ended with status 14'
+    """
+    return describe_end(status) if status < 0 else f"it ended with status {status}"
+
+
 def in_ranks(ranks: list[Rank]) -> str:
     """Return ranks in words.
 
@@ -68,7 +78,7 @@ def in_ranks(ranks: list[Rank]) -> str:
 
 def too_late(stage: Stage, size: int, timeout_s: float) -> Finding:
     """Return what is to be said if rank 0 did not get any further in time."""
-    found = f"Rank 0 has not come further than {stage.value} within {timeout_s:.0f} s."
+    found = f"Rank 0 has not come further than {stage.value} within {timeout_s:g} s."
     if stage is Stage.INITIALISE:
         found += (
             f" The launcher promised {count(size, 'rank')}: at least one of them has not started, "
@@ -107,7 +117,7 @@ def launcher_too_late(command: str, timeout_s: float, words: str) -> Finding:
     """Return what is to be said if no rank has reported to the launcher in time."""
     return Finding(
         "ranks", Level.PROBLEM,
-        f"No rank has reported within {timeout_s:.0f} s of `{command}`.{_quoted(words)}",
+        f"No rank has reported within {timeout_s:g} s of `{command}`.{_quoted(words)}",
         "Run the command by hand. See whether the hosts can be reached (ssh without a password, "
         "or the batch system's own way) and have this Python; give --timeout more seconds.",
     )  # fmt: skip

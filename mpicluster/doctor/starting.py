@@ -9,14 +9,15 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from mpicluster.doctor.findings import Finding, Level
 from mpicluster.doctor.report import from_json
-from mpicluster.doctor.silence import launcher_failed, launcher_too_late
-from mpicluster.worker.slots import describe_end
+from mpicluster.doctor.silence import ending, launcher_failed, launcher_too_late
+from mpicluster.doctor.supervision import leaving_in_order
 
 #: A launcher that is told to end has this long to end its ranks.
 END_S: Final = 5.0
@@ -26,30 +27,33 @@ def ask_ranks(
     command: Sequence[str], environment: Mapping[str, str], timeout_s: float
 ) -> list[Finding]:
     """Start the ranks and return what they found, or what is to be said if they did not."""
-    # A process group of its own: whatever the launcher starts on this host ends with it.
-    process = subprocess.Popen(
-        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-    )  # fmt: skip
-    late = False
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        late = True
-        stdout, stderr = _end(process)
-    except BaseException:
-        _end(process)
-        raise
+    stdout, stderr, late = "", "", False
+    with leaving_in_order():
+        # A process group of its own: whatever the launcher starts on this host ends with it.
+        process = subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            if process.returncode is None:
+                stdout, stderr = _end(process)
     found = read_report(stdout)
     words = shlex.join(command)
     if found is None and late:
         return [launcher_too_late(words, timeout_s, stderr or stdout)]
     if found is None:
-        how = describe_end(process.returncode)
+        how = ending(process.returncode)
         return [launcher_failed(words, how, stderr or stdout)]
     if process.returncode and all(finding.level is not Level.PROBLEM for finding in found):
-        how = describe_end(process.returncode)
+        how = ending(process.returncode)
         found.append(launcher_failed(words, f"after the report, {how}", stderr))
+    if any(finding.level is Level.PROBLEM for finding in found):
+        # What MPI and the launcher say of it; where all is well it would be noise.
+        sys.stderr.write(stderr)
     return found
 
 

@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -19,9 +19,8 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from mpicluster.doctor.findings import Finding
-from mpicluster.doctor.silence import Stage
+from mpicluster.doctor.silence import Stage, ending
 from mpicluster.transport.mpi import remove_shared_files
-from mpicluster.worker.slots import describe_end
 from mpicluster.worker.zygote import die_with_parent
 
 #: A process that has closed its pipe is about to end; an MPI library may do something first.
@@ -73,20 +72,29 @@ def supervise(work: Callable[[Reporter], None], deadline: float) -> Heard:
         _work(work, Reporter(theirs))
     theirs.close()
     heard, ended = Heard(), False
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        ended = _listen(ours, heard, deadline) and _await_end(pid, heard)
-        heard.late = not ended
-    finally:
-        if not ended:
-            _end(pid)
-        signal.signal(signal.SIGTERM, before)
-        ours.close()
+    with leaving_in_order():
+        try:
+            ended = _listen(ours, heard, deadline) and _await_end(pid, heard)
+            heard.late = not ended
+        finally:
+            if not ended:
+                _end(pid)
+            ours.close()
     return heard
 
 
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+@contextmanager
+def leaving_in_order() -> Iterator[None]:
+    """Have SIGTERM end this process by an exception, so that what it started is ended too."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _work(work: Callable[[Reporter], None], reporter: Reporter) -> NoReturn:
@@ -98,6 +106,7 @@ def _work(work: Callable[[Reporter], None], reporter: Reporter) -> NoReturn:
     except Exception as error:  # noqa: BLE001  (whatever it is, the report must name it)
         traceback.print_exc()
         reporter.fail(f"{type(error).__name__}: {error}")
+        remove_shared_files()  # MPI_Finalize, which would do it, may be out of reach
         raise SystemExit(1) from None
     raise SystemExit(0)
 
@@ -128,7 +137,7 @@ def _await_end(pid: int, heard: Heard) -> bool:
         if done:
             status = os.waitstatus_to_exitcode(wait_status)
             if status and not heard.trouble:
-                heard.trouble = describe_end(status)
+                heard.trouble = ending(status)
             return True
         time.sleep(_NAP_S)
     return False

@@ -1,8 +1,11 @@
 """Which worker sends the next copy of a value that is to lie on many workers?
 
-Copies spread as a tree: every worker that has the value gives it to one other at a time, so the
-number of copies doubles with each step and no rank sends more than log2(n) times.
+Between hosts copies spread as a tree: every worker that has the value gives it to one other host
+at a time, so the number of hosts doubles with each step and no rank sends more than log2(n) times.
+On a host that has the value its workers use it where it lies, so each link carries it once.
 """
+
+from collections import deque
 
 from mpicluster.ids import Key, Rank
 from mpicluster.scheduler.records import SchedulerState, TaskRecord, TaskState, WorkerRecord
@@ -55,22 +58,26 @@ class Replication:
             sending.pop(holder.rank, None)
             wanted.pop(holder.rank, None)
         busy = set(sending.values())
-        for holder in task.who_has:
-            if holder.rank in busy:
-                continue
-            target = self._next_target(wanted)
+        free = deque(holder for holder in task.who_has if holder.rank not in busy)
+        on_host = {holder.host: holder for holder in task.who_has}
+        coming = {self._host(target) for target in sending}
+        for rank in list(wanted):
+            target = self.state.workers.get(rank)
             if target is None:
-                break
-            sending[target.rank] = holder.rank
-            orders.setdefault(target, []).append([task.key, task.nbytes, [holder.rank]])
+                del wanted[rank]
+                continue
+            source = on_host.get(target.host)
+            if source is None:
+                if target.host in coming or not free:
+                    continue
+                source = free.popleft()
+                coming.add(target.host)
+            del wanted[rank]
+            sending[rank] = source.rank
+            orders.setdefault(target, []).append([task.key, task.nbytes, [source.rank]])
         if not wanted and not sending:
             del self.wanted[task.key], self.sending[task.key]
 
-    def _next_target(self, wanted: dict[Rank, None]) -> WorkerRecord | None:
-        while wanted:
-            rank = next(iter(wanted))
-            del wanted[rank]
-            worker = self.state.workers.get(rank)
-            if worker is not None:
-                return worker
-        return None
+    def _host(self, rank: Rank) -> str:
+        worker = self.state.workers.get(rank)
+        return worker.host if worker is not None else ""

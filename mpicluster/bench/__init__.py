@@ -1,0 +1,1 @@
+"""The benchmark: what does a task cost here, and what elsewhere?"""

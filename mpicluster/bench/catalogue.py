@@ -1,0 +1,29 @@
+"""Which cases are there?"""
+
+from typing import Final
+
+from mpicluster.bench import behaviour, dask_work, data_plane, overhead, patterns
+from mpicluster.bench.case import Case
+
+#: In the order in which they are run and shown. What fills memory comes last: it leaves traces.
+CASES: Final[tuple[Case, ...]] = (
+    *overhead.CASES,
+    *patterns.CASES,
+    *dask_work.CASES,
+    *behaviour.CASES,
+    *data_plane.CASES,
+)
+#: Measured from outside, by starting jobs.
+LAUNCH: Final = "launch"
+
+
+def case_of(name: str) -> Case:
+    """Return the case of a name."""
+    return next(case for case in CASES if case.name == name)
+
+
+def title_of(name: str) -> str:
+    """Return what a case is, in words."""
+    if name == LAUNCH:
+        return "from the command that starts the ranks to the first result"
+    return case_of(name).title

@@ -1,0 +1,190 @@
+"""Who is measured, one after the other, and how is each started?
+
+    python -m mpicluster.bench.contenders [options]
+
+is what `scripts/bench` runs. Each contender is a job of its own with the same number of worker
+processes; nothing else of this program runs meanwhile. All must be installed beside this Python.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from mpicluster.bench import machine, report, scale
+from mpicluster.bench.catalogue import LAUNCH
+from mpicluster.bench.launching import RANKS, measure_launches
+from mpicluster.bench.program import Request, say, write
+from mpicluster.bench.rows import Row
+from mpicluster.bench.watching import Watcher, run_and_watch
+from mpicluster.cluster.allocation import find_allocation
+from mpicluster.cluster.launch import Launch, build_command, find_launcher, find_library
+from mpicluster.errors import MpiclusterError
+from mpicluster.ids import FIRST_WORKER_RANK
+
+#: A contender that has not ended after this time is ended; what it measured until then is lost.
+CONTENDER_S_MAX: Final = {"tiny": 300.0, "quick": 600.0, "all": 5400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A system, what must be installed for it, and how its ranks are laid out."""
+
+    name: str
+    #: The module that must be there; "" for what this package brings itself.
+    module: str
+    #: Ranks that are no worker; None if it is started without MPI.
+    other_ranks: int | None
+
+
+CONTENDERS: Final = (
+    Contender("mpicluster", "", FIRST_WORKER_RANK),
+    Contender("dask-mpi", "dask_mpi", FIRST_WORKER_RANK),
+    Contender("mpi4py.futures", "mpi4py", 1),
+    Contender("ray", "ray", None),
+    Contender("parsl", "parsl", None),
+)
+
+
+def launcher_words(ranks: int) -> list[str]:
+    """Return the words that start so many ranks of a program on this machine or allocation."""
+    library, allocation = find_library(), find_allocation(os.environ)
+    launcher = find_launcher(library, "auto", allocation)
+    return build_command(
+        Launch(library, launcher, allocation, ranks, 1, [], as_root=os.geteuid() == 0)
+    )
+
+
+def command_of(contender: Contender, workers: int, options: Sequence[str]) -> list[str]:
+    """Return the command that runs a contender with so many workers."""
+    python = sys.executable
+    if contender.name == "mpicluster":
+        ranks = str(workers + FIRST_WORKER_RANK)
+        return [python, "-m", "mpicluster", "bench", "-n", ranks, *options]
+    program = ["-m", "mpicluster.bench.peers", contender.name, "--slots", str(workers), *options]
+    if contender.other_ranks is None:
+        return [python, *program]
+    if contender.name == "mpi4py.futures":
+        program = ["-m", "mpi4py.futures", *program]
+    return [*launcher_words(workers + contender.other_ranks), python, *program]
+
+
+def options_of(contender: Contender, request: Request, part: Path) -> list[str]:
+    """Return the options that tell a contender what to measure."""
+    options = ["--json", str(part)]
+    ours = contender.name == "mpicluster"
+    options += [f"--{request.level}"] if ours else ["--level", request.level]
+    if request.only:
+        options += ["--only", ",".join(request.only)]
+    if request.repeat:
+        options += ["--repeat", str(request.repeat)]
+    return options
+
+
+def run(request: Request, names: Sequence[str], workers: int) -> int:
+    """Measure all contenders that are installed and write the table."""
+    about = machine.describe()
+    about["absent"] = {}
+    inside = [name for name in request.only if name != LAUNCH]
+    chosen = [c for c in CONTENDERS if c.name in names and (inside or not request.only)]
+    rows: list[Row] = []
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="mpicluster-bench-") as folder, _watcher() as watcher:
+        for contender in chosen:
+            if contender.module and find_spec(contender.module) is None:
+                about["absent"][contender.name] = "not installed"
+                continue
+            part = Path(folder) / f"{contender.name}.json"
+            options = options_of(contender, replace(request, only=inside), part)
+            command = command_of(contender, workers, options)
+            watcher.begin(contender.name)
+            trouble = run_and_watch(command, CONTENDER_S_MAX[request.level], watcher, folder)
+            if part.is_file():
+                part_about, part_rows = report.read_rows(part)
+                rows += part_rows
+                about.setdefault("cluster", part_about.get("cluster", ""))
+            if trouble:
+                about["absent"][contender.name] = trouble
+                status = 1 if contender.name == "mpicluster" else status
+        if (request.level != "quick" and not request.only) or LAUNCH in request.only:
+            ranks = RANKS[request.level]
+            for contender in CONTENDERS[:2]:
+                if contender.name in names and contender.name not in about["absent"]:
+                    rows += measure_launches(contender.name, ranks, watcher, folder)
+    points: list[Any] = []
+    if not request.only and "mpicluster" in names:
+        points = [_point(*point) for point in scale.GRIDS[request.level]]
+    write(request, about, _raw_last(rows), points)
+    return status
+
+
+def _point(graph: str, workers: int, tasks: int) -> scale.ScaleRow:
+    say(f"scheduler alone: {graph}, {workers} workers, {tasks} tasks ...")
+    return scale.measure(graph, workers, tasks)
+
+
+def _raw_last(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the physical limit behind those who are compared with it."""
+    return sorted(rows, key=lambda row: row.contender.startswith("raw"))
+
+
+@contextmanager
+def _watcher() -> Iterator[Watcher]:
+    watcher = Watcher(len(CONTENDERS))
+    try:
+        yield watcher
+    finally:
+        watcher.close()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Parse the options and run."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure mpicluster, mpi4py alone and the other systems that are installed, "
+        "one after the other.",
+    )
+    level = parser.add_mutually_exclusive_group()
+    for name in ("tiny", "quick", "all"):
+        text = argparse.SUPPRESS if name == "tiny" else f"the {name} cases and sizes"
+        level.add_argument(f"--{name}", dest="level", action="store_const", const=name, help=text)
+    parser.set_defaults(level="all")
+    parser.add_argument("--only", default="", help="cases, with commas between them")
+    parser.add_argument("--repeat", type=int, help="runs of each case")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of each")
+    names = ",".join(contender.name for contender in CONTENDERS)
+    parser.add_argument("--contenders", default=names, help=f"who takes part ({names})")
+    parser.add_argument("--json", default="docs/performance/results.json")
+    parser.add_argument("--markdown", default="docs/performance/results.md")
+    parser.add_argument("--plot", default="docs/performance/results.svg")
+    arguments = parser.parse_args(words)
+    request = Request(
+        arguments.level, [name for name in arguments.only.split(",") if name], arguments.repeat,
+        arguments.json, arguments.markdown, arguments.plot,
+    )  # fmt: skip
+    if arguments.plot and find_spec("matplotlib") is None:
+        raise MpiclusterError(
+            "matplotlib is missing, which draws the plot. Install it (pip install "
+            "'mpicluster[bench]') or say --plot ''."
+        )
+    started = time.monotonic()
+    status = run(request, arguments.contenders.split(","), arguments.workers)
+    say(f"measured in {time.monotonic() - started:.0f} s")
+    return status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MpiclusterError as error:
+        sys.exit(f"bench: {error}")
+    except subprocess.SubprocessError as error:
+        sys.exit(f"bench: a contender could not be started: {error}")

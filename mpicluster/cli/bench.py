@@ -1,0 +1,99 @@
+"""What does `mpicluster bench` do?
+
+On a login shell or in a job script it becomes the launcher, as `mpicluster run` does; in the ranks
+that a launcher has started it measures. `--scale` needs neither.
+"""
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from mpicluster.cli import run
+
+if TYPE_CHECKING:
+    from mpicluster.bench.program import Request
+
+#: Ranks where no batch system says how many hosts there are: two workers, so that values move.
+RANKS_OF_ONE_HOST = 4
+
+
+def add_command(commands: Any) -> None:
+    """Add `bench` to the commands of `mpicluster`."""
+    parser = commands.add_parser(
+        "bench", help="measure what tasks and values cost on this cluster",
+        description="Start ranks as `mpicluster run` does and measure what tasks and values cost, "
+        "beside mpi4py alone. Without options it takes less than a minute.",
+    )  # fmt: skip
+    group = parser.add_argument_group("what is measured")
+    level = group.add_mutually_exclusive_group()
+    for name, text in (
+        ("quick", "the short table, in less than a minute (the default)"),
+        ("all", "every case at every size, five times"),
+        ("tiny", argparse.SUPPRESS),
+    ):
+        level.add_argument(f"--{name}", dest="level", action="store_const", const=name, help=text)
+    group.add_argument(
+        "--only", default="", metavar="NAMES", help="these cases, with commas between them"
+    )
+    group.add_argument("--repeat", type=run.positive, help="runs of each case")
+    group.add_argument(
+        "--scale", action="store_true",
+        help="one scheduler against thousands of simulated workers, without MPI",
+    )  # fmt: skip
+    group.add_argument(
+        "--zero-workers", action="store_true",
+        help="workers answer at once, without slots: what scheduler, client and MPI cost",
+    )  # fmt: skip
+    group = parser.add_argument_group("where the figures go, beside the terminal")
+    for name, text in (
+        ("json", "every run of every case"), ("markdown", "the table"),
+        ("plot", "cost against size, as SVG, PNG or PDF; needs matplotlib"),
+    ):  # fmt: skip
+        group.add_argument(f"--{name}", metavar="FILE", help=text)
+    group = run.add_launch_options(parser)
+    group.add_argument("--dry-run", action="store_true", help="print the command, start nothing")
+    run.add_worker_options(parser)
+    parser.set_defaults(run=bench, level="quick")
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure, or start the ranks that do."""
+    from mpicluster.cluster.allocation import find_allocation
+    from mpicluster.cluster.roles import read_promise
+
+    if arguments.scale:
+        from mpicluster.bench.scale import run_grid
+
+        return run_grid(_request(arguments))
+    promise = read_promise(os.environ)
+    if promise is not None and promise.size > 1:
+        from mpicluster.bench.program import run_in_rank
+
+        return run_in_rank(run.job_options(arguments), _request(arguments))
+    if not find_allocation(os.environ).hosts and arguments.ranks is None:
+        arguments.ranks = RANKS_OF_ONE_HOST
+    return run.start_ranks(arguments, ["bench", *_words(arguments), *run.worker_words(arguments)])
+
+
+def _request(arguments: argparse.Namespace) -> "Request":
+    from mpicluster.bench.program import Request
+
+    return Request(
+        level=arguments.level,
+        only=[name for name in arguments.only.replace(" ", "").split(",") if name],
+        repeat=arguments.repeat,
+        json=arguments.json,
+        markdown=arguments.markdown,
+        plot=arguments.plot,
+        zero_workers=arguments.zero_workers,
+    )
+
+
+def _words(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that the ranks must hear."""
+    words = [f"--{arguments.level}"]
+    for name in ("only", "repeat", "json", "markdown", "plot"):
+        value = getattr(arguments, name)
+        if value:
+            words += [f"--{name}", str(value)]
+    return [*words, "--zero-workers"] if arguments.zero_workers else words
