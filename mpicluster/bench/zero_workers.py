@@ -78,7 +78,7 @@ class ZeroWorker:
             if received:
                 self.ladder.traffic(now)
             else:
-                self.ladder.pause(now, True, None)
+                self.ladder.pause(now, None)
         self.ladder.close()
 
     def _answer(self, messages: list[m.Message]) -> None:

@@ -20,6 +20,8 @@ class Replication:
         self.wanted: dict[Key, dict[Rank, None]] = {}
         #: {key: {target rank: source rank}} on their way; the same keys as `wanted`.
         self.sending: dict[Key, dict[Rank, Rank]] = {}
+        #: {key: what the last plan was made of}: the same again would give nothing new.
+        self._planned: dict[Key, tuple[int, int, int]] = {}
 
     def want(self, task: TaskRecord, ranks: list[Rank]) -> None:
         """Ask for copies of a value on `ranks`."""
@@ -47,19 +49,21 @@ class Replication:
         for key in list(self.wanted):
             task = self.state.tasks.get(key)
             if task is None or task.state in (TaskState.RELEASED, TaskState.ERRED):
-                del self.wanted[key], self.sending[key]
+                self._forget(key)
             elif task.state is TaskState.MEMORY:
                 self._plan(task, orders)
         return orders
 
     def _plan(self, task: TaskRecord, orders: dict[WorkerRecord, list[list[object]]]) -> None:
         wanted, sending = self.wanted[task.key], self.sending[task.key]
+        if self._planned.get(task.key) == (len(task.who_has), len(wanted), len(sending)):
+            return
         for holder in task.who_has:
             sending.pop(holder.rank, None)
             wanted.pop(holder.rank, None)
         busy = set(sending.values())
         free = deque(holder for holder in task.who_has if holder.rank not in busy)
-        on_host = {holder.host: holder for holder in task.who_has}
+        on_host = {holder.host: holder for holder in reversed(task.who_has)}
         coming = {self._host(target) for target in sending}
         for rank in list(wanted):
             target = self.state.workers.get(rank)
@@ -76,7 +80,13 @@ class Replication:
             sending[rank] = source.rank
             orders.setdefault(target, []).append([task.key, task.nbytes, [source.rank]])
         if not wanted and not sending:
-            del self.wanted[task.key], self.sending[task.key]
+            self._forget(task.key)
+            return
+        self._planned[task.key] = (len(task.who_has), len(wanted), len(sending))
+
+    def _forget(self, key: Key) -> None:
+        del self.wanted[key], self.sending[key]
+        self._planned.pop(key, None)
 
     def _host(self, rank: Rank) -> str:
         worker = self.state.workers.get(rank)

@@ -184,15 +184,15 @@ class Cluster:
     # --- commands ---
 
     def _workers(self, count: str, **options: str) -> None:
-        """Start a cluster; options are settings, or slots."""
-        slots = int(options.pop("slots", 1))
+        """Start a cluster; options are settings, slots, or hosts that the workers share."""
+        slots, hosts = int(options.pop("slots", 1)), int(options.pop("hosts", count))
         config = Config().update(options, "a transcript")
         ranks = list(range(2, 2 + int(count)))
         self.scheduler = SchedulerCore(config, ranks)
         self.client = SimClient(config, CLIENT, self.plan, self.send)
         for rank in ranks:
             self.workers[rank] = SimWorker(config, rank, slots, self)
-            description = {"slots": slots, "host": "host"}
+            description = {"slots": slots, "host": f"host{(rank - 2) * hosts // int(count)}"}
             self.send(rank, SCHEDULER_RANK, [m.WorkerStarted(description)])
 
     def _submit(self, *names: str, **options: str) -> None:

@@ -302,7 +302,7 @@ class World:
             client.turn([], 0.0)
         for rank in self.workers:
             description = {
-                "host": "host", "slots": self.options.slots, "memory_limit": 100_000,
+                "host": f"host{rank // 2}", "slots": self.options.slots, "memory_limit": 100_000,
                 "resources": self.resources[rank],
             }  # fmt: skip
             self.send(rank, SCHEDULER_RANK, [m.WorkerStarted(description)])
