@@ -17,7 +17,7 @@ from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop
 from mpicluster.errors import TaskSerializationError
 from mpicluster.ids import FunctionId, Key
-from mpicluster.serialization.calls import Input
+from mpicluster.serialization.calls import Input, ReadsOnly
 from mpicluster.serialization.frames import dumps
 
 #: Functions whose pickles are remembered.
@@ -35,23 +35,31 @@ class FunctionTable:
         #: Bytes of all functions that were defined.
         self.nbytes = 0
         self._by_digest: dict[tuple[bytes, str], FunctionId] = {}
-        self._recent: OrderedDict[tuple[Callable[..., Any], str], FunctionId] = OrderedDict()
+        self._recent: OrderedDict[tuple[Callable[..., Any], str, bool], FunctionId] = OrderedDict()
 
-    def number(self, function: Callable[..., Any], prefix: str) -> FunctionId:
-        """Return a function's number; the first time it is pickled and defined."""
+    def number(
+        self, function: Callable[..., Any], prefix: str, *, reads_only: bool = False
+    ) -> FunctionId:
+        """Return a function's number; the first time it is pickled and defined.
+
+        Slots may give a function that `reads_only` the same objects as other tasks.
+        """
+        name = (function, prefix, reads_only)
         try:
-            found = self._recent.get((function, prefix))
+            found = self._recent.get(name)
         except TypeError:  # it has no hash
-            return self._define(function, prefix)
+            return self._define(function, prefix, reads_only)
         if found is None:
-            found = self._recent[function, prefix] = self._define(function, prefix)
+            found = self._recent[name] = self._define(function, prefix, reads_only)
             if len(self._recent) > FUNCTIONS_MAX:
                 self._recent.popitem(last=False)
         return found
 
-    def _define(self, function: Callable[..., Any], prefix: str) -> FunctionId:
+    def _define(
+        self, function: Callable[..., Any], prefix: str, reads_only: bool
+    ) -> FunctionId:
         try:
-            code = dumps(function)
+            code = dumps(ReadsOnly(function) if reads_only else function)
         except Exception as error:
             raise TaskSerializationError(
                 f"The function {prefix!r} cannot be pickled: {error}. Functions may refer only to "

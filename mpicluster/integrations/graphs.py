@@ -208,9 +208,9 @@ class GraphSubmission:
         try:
             number = self._functions.get((function, prefix))
         except TypeError:  # it has no hash
-            return self._client.functions.number(function, prefix)
+            return self._client.functions.number(function, prefix, reads_only=True)
         if number is None:
-            number = self._client.functions.number(function, prefix)
+            number = self._client.functions.number(function, prefix, reads_only=True)
             self._functions[function, prefix] = number
         return number
 

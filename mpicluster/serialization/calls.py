@@ -7,6 +7,7 @@ replaced when the task runs.
 
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 
@@ -29,6 +30,22 @@ class Input:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _input, (self.index,)
+
+
+class ReadsOnly:
+    """A function on its way to slots that does not change its inputs.
+
+    Tasks of a graph must not (dask's documentation, "Best Practices"), so those that run in one
+    slot may use the same objects.
+    """
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReadsOnly, (self.function,)
 
 
 class InputRun:

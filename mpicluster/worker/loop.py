@@ -20,6 +20,7 @@ from mpicluster.transport.waiting import Ladder
 from mpicluster.worker import events as e
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.core import WorkerCore
+from mpicluster.worker.kept_inputs import forget_dropped
 from mpicluster.worker.memory_watch import MemoryWatch
 from mpicluster.worker.relay import ClientRelay
 from mpicluster.worker.scratch import make_scratch
@@ -341,6 +342,7 @@ class WorkerLoop:
         elif isinstance(effect, e.DropValues):
             for key in effect.keys:
                 self.store.drop(key)
+            forget_dropped((link.kept for link in self.pool.links.values()), effect.keys)
         elif isinstance(effect, e.AskSlot):
             link = self.pool.links.get(effect.slot)
             if link is not None:
@@ -356,12 +358,15 @@ class WorkerLoop:
             if task.function not in known:
                 known.add(task.function)
                 definitions.append([task.function, self.function_codes[task.function][1]])
+        inputs_for, kept = self.values.inputs_for, link.kept
+        inputs = [inputs_for(task, link.index, kept) if task.inputs else [] for task in tasks]
         self.pool.send(link, p.RunTasks(
             definitions=definitions,
+            keep=kept.take_to_keep(),
             tickets=[task.ticket for task in tasks],
             functions=[task.function for task in tasks],
             payloads=[task.payload for task in tasks],
-            inputs=[self.values.inputs_for(task) if task.inputs else [] for task in tasks],
+            inputs=inputs,
             names=[self.function_codes[task.function][0] for task in tasks],
         ))  # fmt: skip
 
@@ -385,6 +390,8 @@ class WorkerLoop:
         metrics = {
             "store_bytes": self.store.nbytes,
             "spilled_bytes": self.store.spilled_nbytes,
+            "borrowed_bytes": self.store.borrowed_nbytes,
+            "segment_bytes": self.store.arena.nbytes,
             "memory_bytes": self.memory.usage.total,
             "executing": len(state.running),
             "ready": len(state.ready),
@@ -399,6 +406,9 @@ class WorkerLoop:
     def _watch_memory(self, now: float) -> None:
         """Do what the memory policy says."""
         pids = {link.index: link.pid for link in self.pool.links.values() if link.pid}
+        if self.memory.is_tight():
+            for link in self.pool.links.values():
+                link.kept.forget_all()  # what they map cannot be spilled
         paused, ended = self.memory.act(now, pids)
         if paused != self.core.state.paused:
             self.core.state.paused = paused

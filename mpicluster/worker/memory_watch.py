@@ -42,6 +42,10 @@ class MemoryWatch:
         interval_s = self._config.memory_interval_s if busy else self._config.status_interval_s
         return now >= self._next or now + interval_s < self._next
 
+    def is_tight(self) -> bool:
+        """Return whether values must leave the memory."""
+        return self._store.memory_nbytes > self._config.memory_target * self._limit
+
     def act(self, now: float, pids: dict[int, int]) -> tuple[bool, EndedSlot | None]:
         """Measure and do what is to be done; return whether to pause, and the slot that was ended.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpicluster.errors import TaskSerializationError
-from mpicluster.serialization.calls import load_call
+from mpicluster.serialization.calls import ReadsOnly, load_call
 from mpicluster.serialization.exceptions import to_error
 from mpicluster.serialization.frames import (
     dumps,
@@ -69,11 +69,20 @@ class Slot:
         self.queue: deque[QueuedTask] = deque()
         self.codes: dict[int, bytes] = {}
         self.functions: dict[int, Callable[..., Any]] = {}
+        #: Functions that do not change their inputs.
+        self.reads_only: set[int] = set()
         #: Typical time of a function's tasks: results wait only for the next short one.
         self.durations: dict[int, float] = {}
         self.granted: deque[int] = deque()
-        #: Mappings that user code keeps alive: place -> mapping.
-        self.mapped: dict[Place, mmap.mmap] = {}
+        #: Keys of kept inputs that may go when the tasks that are here are done.
+        self.forgetting: deque[int] = deque()
+        #: Mappings that user code keeps alive: place -> mappings.
+        self.mapped: dict[Place, list[mmap.mmap]] = {}
+        #: Inputs kept for several tasks: key -> pickle or (place, extents).
+        self._kept: dict[int, Any] = {}
+        #: {key: value} and {key: (place, mapping)} of those that tasks have shared.
+        self._shared: dict[int, Any] = {}
+        self._shared_mappings: dict[int, tuple[Place, mmap.mmap]] = {}
         #: {path: descriptor} of arenas that this worker borrows from.
         self._borrowed: dict[str, int] = {}
         #: The task that runs, for `get_worker` and messages.
@@ -99,6 +108,7 @@ class Slot:
             except IndexError:
                 self.board.write(0)
                 self.report()
+                self._forget()
                 self.unmap()
                 if not self._receive():
                     return
@@ -113,6 +123,7 @@ class Slot:
         for message in messages:
             if isinstance(message, p.RunTasks):
                 self.codes.update(dict(message.definitions))
+                self._kept.update(message.keep)
                 self.queue.extend(
                     zip(
                         message.tickets, message.functions, message.payloads, message.inputs,
@@ -121,6 +132,8 @@ class Slot:
                 )  # fmt: skip
             elif isinstance(message, p.GrantSegment):
                 self.granted.append(message.offset)
+            elif isinstance(message, p.ForgetInputs):
+                self.forgetting.extend(message.keys)
         return True
 
     def _run_task(self, task: QueuedTask) -> None:
@@ -134,10 +147,13 @@ class Slot:
         self.board.write(ticket)
         mappings: list[tuple[Place, mmap.mmap]] = []
         try:
-            values = [self._load_input(found, mappings) for found in inputs] if inputs else inputs
-            args, kwargs = load_call(payload, values)
-            value = (self.functions.get(function) or self._define(function))(*args, **kwargs)
-            del values, args, kwargs
+            called = self.functions.get(function) or self._define(function)
+            if inputs:
+                share = function in self.reads_only
+                inputs = [self._load_input(found, mappings, share) for found in inputs]
+            args, kwargs = load_call(payload, inputs)
+            value = called(*args, **kwargs)
+            del inputs, args, kwargs
             plain = type(value) in PLAIN_RESULTS
             stored = pickle.dumps(value, 5) if plain else self._store(task, value)
             del value
@@ -156,9 +172,12 @@ class Slot:
         if ended - self._last_report > report_s:
             self.report()
 
-    def _define(self, function: int) -> Callable[..., Any]:
+    def _define(self, function: int) -> Any:
         """Unpickle a function the first time that it is called here."""
-        defined: Callable[..., Any] = pickle.loads(self.codes[function])
+        defined: Any = pickle.loads(self.codes[function])
+        if isinstance(defined, ReadsOnly):
+            defined = defined.function
+            self.reads_only.add(function)
         self.functions[function] = defined
         return defined
 
@@ -168,8 +187,17 @@ class Slot:
 
     # --- values ---
 
-    def _load_input(self, found: Any, mappings: list[tuple[Place, mmap.mmap]]) -> Any:
-        """Return an input. A private mapping lets the task write into it and harm nobody."""
+    def _load_input(
+        self, found: Any, mappings: list[tuple[Place, mmap.mmap]], share: bool
+    ) -> Any:
+        """Return an input. A private mapping lets the task write into it and harm nobody.
+
+        Tasks of graphs, which must not write into their inputs, `share` those that are kept.
+        """
+        if isinstance(found, int):
+            if share:
+                return self._shared[found] if found in self._shared else self._load_shared(found)
+            found = self._kept[found]
         if isinstance(found, bytes):
             return pickle.loads(found)
         place, extents = found
@@ -180,6 +208,26 @@ class Slot:
             mapping = self._map(place, extents)
             mappings.append((place, mapping))
         return from_frames(split_frames(memoryview(mapping), extents))
+
+    def _load_shared(self, key: int) -> Any:
+        """Load a kept input once for all tasks that share it."""
+        mappings: list[tuple[Place, mmap.mmap]] = []
+        value = self._shared[key] = self._load_input(self._kept[key], mappings, False)
+        if mappings:
+            self._shared_mappings[key] = mappings[0]
+        return value
+
+    def _forget(self) -> None:
+        """Drop kept inputs that no task to come needs; their memory goes with `unmap`."""
+        while self.forgetting:
+            key = self.forgetting.popleft()
+            found = self._kept.pop(key, None)
+            self._shared.pop(key, None)
+            if found is None or isinstance(found, bytes):
+                continue
+            mappings = self.mapped.setdefault(to_place(found[0]), [])
+            if key in self._shared_mappings:
+                mappings.append(self._shared_mappings.pop(key)[1])
 
     def _map(self, place: Place, extents: list[int]) -> mmap.mmap:
         """Map a value from this worker's arena, or from one that it borrows from."""
@@ -236,7 +284,7 @@ class Slot:
             try:
                 mapping.close()
             except BufferError:
-                self.mapped[place] = mapping
+                self.mapped.setdefault(place, []).append(mapping)
                 self._left_mapped.append(place)
 
     def unmap(self) -> None:
@@ -244,13 +292,15 @@ class Slot:
         if not self.mapped:
             return
         closed: list[Any] = []
-        for place, mapping in list(self.mapped.items()):
-            try:
-                mapping.close()
-            except BufferError:
+        kept = {to_place(found[0]) for found in self._kept.values() if not isinstance(found, bytes)}
+        for place, mappings in list(self.mapped.items()):
+            left = [mapping for mapping in mappings if not _closes(mapping)]
+            if left:
+                self.mapped[place] = left
                 continue
             del self.mapped[place]
-            closed.append(place)
+            if place not in kept:
+                closed.append(place)
         if closed:
             self._send(self.tasks, p.Unmapped(closed))
 
@@ -289,7 +339,8 @@ class Slot:
         if isinstance(place, str):
             mapping = _map_file(place)
         else:
-            mapping = self.mapped[to_place(place)] = self._map(to_place(place), extents)
+            mapping = self._map(to_place(place), extents)
+            self.mapped.setdefault(to_place(place), []).append(mapping)
         return split_frames(memoryview(mapping), extents)
 
     # --- the control thread ---
@@ -326,6 +377,15 @@ class Slot:
         except BaseException as raised:  # noqa: BLE001
             error = to_error(raised, self.settings.rank, self.settings.host)
         self._send(self.control, p.RanNow(message.request, value, error))
+
+
+def _closes(mapping: mmap.mmap) -> bool:
+    """Try to unmap; return False if user code still uses the memory."""
+    try:
+        mapping.close()
+    except BufferError:
+        return False
+    return True
 
 
 def _map_privately(fd: int, nbytes: int, offset: int) -> mmap.mmap:

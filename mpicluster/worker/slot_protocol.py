@@ -5,8 +5,8 @@ on the control socket a second thread of the slot listens, so that it answers wh
 A packet is its length (8 bytes) and a msgpack array of messages. A ticket is the number of one
 run of a task; it is never used twice, so a late result cannot be taken for another.
 
-A value on these sockets is bytes (one pickle), `[offset, extents]`: a range of the arena, or, as
-an input, `[path, extents]`: a file in scratch.
+A value on these sockets is bytes (one pickle) or `[place, extents]`: a range of the arena, or, as
+an input, of an arena that the worker borrows from, or a file in scratch.
 """
 
 import mmap
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mpicluster.codec import Codec
-from mpicluster.ids import FunctionId, NBytes
+from mpicluster.ids import FunctionId, Key, NBytes
 from mpicluster.messages import ErrorColumns
 
 LENGTH: Final = struct.Struct("<Q")
@@ -33,14 +33,26 @@ RECEIVE_BYTES: Final = 1 << 18
 
 @dataclass(slots=True)
 class RunTasks:
-    """Run these tasks in this order. `definitions` are (function, pickle) the slot lacks."""
+    """Run these tasks in this order. `definitions` are (function, pickle) the slot lacks.
+
+    An input is a pickle, a large value's (place, extents), or the key of one that the slot keeps:
+    those in `keep`, (key, pickle or (place, extents)), or from earlier messages.
+    """
 
     definitions: list[list[Any]]
+    keep: list[tuple[Key, Any]]
     tickets: list[int]
     functions: list[FunctionId]
     payloads: list[bytes]
     inputs: list[list[Any]]
     names: list[str]
+
+
+@dataclass(slots=True)
+class ForgetInputs:
+    """No task to come needs these inputs that the slot keeps."""
+
+    keys: list[Key]
 
 
 @dataclass(slots=True)
@@ -162,6 +174,7 @@ class SlotLent:
 CODEC: Final = Codec([
     RunTasks, GrantSegment, ReportNow, RunNow, ToSlotClient, SlotStarted, TasksDone, TaskRaised,
     WantSegment, Unmapped, TasksReturned, RanNow, FromSlotClient, SlotLent, ValueForClient,
+    ForgetInputs,
 ])  # fmt: skip
 
 

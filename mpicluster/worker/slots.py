@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from mpicluster.ids import ClientId, slot_client
 from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.slot import SlotSettings
 from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded
 
@@ -97,6 +98,7 @@ class SlotLink:
     unsent: bytearray = field(default_factory=bytearray)
     #: Functions that the slot knows.
     functions: set[int] = field(default_factory=set)
+    kept: KeptInputs = field(default_factory=KeptInputs)
 
 
 class SlotPool:
@@ -178,9 +180,12 @@ class SlotPool:
             unsent.clear()
 
     def flush_all(self) -> None:
-        """Send to every slot what did not fit."""
+        """Send to every slot what did not fit, and what it need not keep any more."""
         for link in self.links.values():
-            if link.unsent:
+            forgotten = link.kept.take_to_forget()
+            if forgotten:
+                self.send(link, p.ForgetInputs(forgotten))
+            elif link.unsent:
                 self.flush(link)
 
     def ended(self) -> list[SlotEnded] | None:

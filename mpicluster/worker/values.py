@@ -12,10 +12,11 @@ from mpicluster.ids import ClientId, Key, NBytes, Rank
 from mpicluster.serialization.frames import frame_offsets, split_frames
 from mpicluster.transport.base import LargeMessage, Transport
 from mpicluster.worker import events as e
+from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.records import LocalTask
 from mpicluster.worker.segments import Place, Segment, to_place
 from mpicluster.worker.sharing import Sharing
-from mpicluster.worker.store import LargeValue, SpilledValue, Store, size_of
+from mpicluster.worker.store import LargeValue, SpilledValue, Store, StoredValue, size_of
 
 
 class ValueTraffic:
@@ -120,13 +121,19 @@ class ValueTraffic:
 
     # --- to slots ---
 
-    def inputs_for(self, task: LocalTask) -> list[Any]:
+    def inputs_for(self, task: LocalTask, slot: int, kept: KeptInputs) -> list[Any]:
         """Return a task's inputs as they go to a slot; their segments stay until it is done."""
         inputs: list[Any] = []
         held: list[Segment] = []
         for key in task.inputs:
+            if kept.has(key):
+                inputs.append(key)
+                continue
             value = self.store.get(key)
-            if isinstance(value, LargeValue):
+            if not isinstance(value, SpilledValue) and kept.is_second_use(key):
+                kept.keep(key, self._lend(slot, value))
+                inputs.append(key)
+            elif isinstance(value, LargeValue):
                 value.segment.hold()
                 held.append(value.segment)
                 inputs.append([value.segment.place, value.extents])
@@ -149,7 +156,9 @@ class ValueTraffic:
 
     def lend_to_client(self, slot: int, key: Key) -> Any:
         """Return a value for the client in a slot: bytes, (place, extents), or None."""
-        value = self.store.get(key)
+        return self._lend(slot, self.store.get(key))
+
+    def _lend(self, slot: int, value: StoredValue | None) -> Any:
         if isinstance(value, LargeValue):
             kept, place = self._mapped.setdefault(slot, {}), value.segment.place
             if place not in kept:

@@ -1,5 +1,6 @@
 """Graphs given to `Client.get`, annotations, configuration, clean-up, limits."""
 
+import operator
 import warnings
 
 import dask
@@ -258,3 +259,30 @@ def test_released_collections_leave_no_memory_behind(client):
     assert (kept + 1).sum().compute() == 200_000
     assert client.wait_until(lambda: client.scheduler_info()["tasks"] == {"memory": 10}, 10)
     del kept  # the fixture checks that all tasks and bytes go
+
+
+def cut(number):
+    """Return two large arrays, as a shuffle cuts a partition."""
+    return {half: np.full(50_000, number + half) for half in (0, 1)}
+
+
+def test_an_input_of_several_tasks_is_kept_for_no_longer_than_it_is_needed(client):
+    graph = {("cut", n): (cut, n) for n in range(4)}
+    for n in range(4):
+        graph |= {("take", n, half): (operator.getitem, ("cut", n), half) for half in (0, 1)}
+        graph |= {("sum", n, m): (np.sum, ("take", n, m % 2)) for m in range(8)}
+    wanted = [("sum", n, m) for n in range(4) for m in range(8)]
+    assert client.get(graph, wanted) == [50_000 * (n + m % 2) for n in range(4) for m in range(8)]
+
+    def segments():
+        workers = client.scheduler_info()["workers"].values()
+        return [worker["metrics"]["segment_bytes"] for worker in workers]
+
+    assert client.wait_until(lambda: not any(segments()), 10), segments()
+
+
+def test_calls_may_change_what_they_are_given(client):
+    """Inputs of submitted calls are their own, however often a slot has had them."""
+    (value,) = client.scatter([[1, 2]])
+    popped = [client.submit(list.pop, value, pure=False, workers=[2]) for _ in range(5)]
+    assert client.gather(popped) == [2] * 5
