@@ -97,7 +97,8 @@ def run(request: Request, names: Sequence[str], workers: int) -> int:
     chosen = [c for c in CONTENDERS if c.name in names and (inside or not request.only)]
     rows: list[Row] = []
     status = 0
-    with tempfile.TemporaryDirectory(prefix="mpicluster-bench-") as folder, _watcher() as watcher:
+    made = tempfile.TemporaryDirectory(prefix="mpicluster-bench-")
+    with made as folder, _watcher(len(chosen)) as watcher:
         for contender in chosen:
             if contender.module and find_spec(contender.module) is None:
                 about["absent"][contender.name] = "not installed"
@@ -137,8 +138,8 @@ def _raw_last(rows: Sequence[Row]) -> list[Row]:
 
 
 @contextmanager
-def _watcher() -> Iterator[Watcher]:
-    watcher = Watcher(len(CONTENDERS))
+def _watcher(contenders: int) -> Iterator[Watcher]:
+    watcher = Watcher(contenders)
     try:
         yield watcher
     finally:

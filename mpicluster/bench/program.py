@@ -49,7 +49,6 @@ class Request:
 
 def run_in_rank(options: JobOptions, request: Request) -> int:
     """Play this rank's role; rank 1 measures, prints, and returns the exit status."""
-    choose(catalogue.CASES, request.level, request.only)
     about = machine.describe()
     rows = _measure_raw(request)
     job: Job | None

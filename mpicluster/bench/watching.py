@@ -77,7 +77,7 @@ def run_and_watch(
     if status:
         for text in last:
             watcher.line(f"    {text}")
-        return f"ended with status {status}"
+        return f"ended with status {status}" + (f": {last[-1].strip()}" if last else "")
     return ""
 
 
