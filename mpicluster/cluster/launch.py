@@ -206,7 +206,9 @@ def _srun(launch: Launch) -> list[str]:
     hosts = [host for host, count in place_ranks(launch) for _ in range(count)]
     words += [f"--nodelist={','.join(hosts)}", "--distribution=arbitrary"]
     words.append("--mpi=" + ("pmix" if launch.library.family == "openmpi" else "pmi2"))
-    words.append(f"--kill-on-bad-exit={0 if launch.survive == 'ranks' else 1}")
+    # A worker of MPICH that is lost ends in order for srun (`cluster/supervisor.py`).
+    goes_on = launch.survive == "ranks" and launch.library.family == "openmpi"
+    words.append(f"--kill-on-bad-exit={0 if goes_on else 1}")
     return words
 
 

@@ -155,9 +155,13 @@ def test_surviving_ranks_need_flags() -> None:
     assert "--with-ft ulfm" in launch(
         OPENMPI, Launcher("mpirun", "mpirun", "openmpi"), survive="ranks"
     )
-    assert "--kill-on-bad-exit=0" in launch(
-        MPICH, Launcher("srun", "srun", "srun"), ("a",), survive="ranks"
+    assert "-disable-auto-cleanup" in launch(
+        MPICH, Launcher("mpiexec", "mpiexec", "mpich"), survive="ranks"
     )
+    srun = Launcher("srun", "srun", "srun")
+    assert "--kill-on-bad-exit=0" in launch(OPENMPI, srun, ("a",), survive="ranks")
+    # What srun starts in a worker's place ends with 0 when the worker is lost.
+    assert "--kill-on-bad-exit=1" in launch(MPICH, srun, ("a",), survive="ranks")
 
 
 def test_the_job_scripts_own_tasks_are_no_limit() -> None:
