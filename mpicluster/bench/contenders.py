@@ -8,6 +8,7 @@ processes; nothing else of this program runs meanwhile. All must be installed be
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -146,6 +147,10 @@ def _watcher(contenders: int) -> Iterator[Watcher]:
         watcher.close()
 
 
+def _terminate(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Parse the options and run."""
     parser = argparse.ArgumentParser(
@@ -176,6 +181,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "matplotlib is missing, which draws the plot. Install it (pip install "
             "'mpicluster[bench]') or say --plot ''."
         )
+    signal.signal(signal.SIGTERM, _terminate)  # what was started must end with this program
     started = time.monotonic()
     status = run(request, arguments.contenders.split(","), arguments.workers)
     say(f"measured in {time.monotonic() - started:.0f} s")
