@@ -111,7 +111,8 @@ class Config:
     # --- life ---
     #: How often a worker gives a sign of life with its metrics.
     status_interval_s: float = 1.0
-    #: A rank silent for this long is lost (only with survive = "ranks").
+    #: A rank silent for this long is lost, and one that hangs for so long is ended (only with
+    #: survive = "ranks"). Several times `status_interval_s`, and more than a loop is ever busy.
     lost_after_s: float = 30.0
     #: All workers must have started after this time, or the job ends with a message.
     start_timeout_s: float = 300.0

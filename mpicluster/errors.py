@@ -36,6 +36,16 @@ class LostValueError(MpiclusterError):
     """The value is gone and cannot be computed again."""
 
 
+class LostRankError(MpiclusterError):
+    """A rank is gone without which the job cannot go on."""
+
+    def __init__(self, rank: int, reason: str) -> None:
+        role = {0: "which was the scheduler", 1: "which ran the script"}.get(rank, "a worker")
+        end = " The job ends." if rank < 2 else ""
+        super().__init__(f"Rank {rank}, {role}, is gone: {reason}.{end}")
+        self.rank = rank
+
+
 class TaskSerializationError(MpiclusterError, TypeError):
     """A function, an argument or a result cannot be pickled."""
 

@@ -227,7 +227,10 @@ class Answer(Message):
 
 @dataclass(slots=True)
 class WorkerLost(Message):
-    """A worker's rank is gone; workers are told too, so that they stop waiting for its values."""
+    """A worker's rank is gone; workers are told too, so that they stop waiting for its values.
+
+    The rank that is named gets it as well: should it still live, it leaves.
+    """
 
     rank: Rank
     reason: str
@@ -296,6 +299,11 @@ class AcquireValues(Message):
 @dataclass(slots=True)
 class StopWorker(Message):
     """End the slots, remove scratch, answer `WorkerStopped` and leave."""
+
+
+@dataclass(slots=True)
+class SchedulerStatus(Message):
+    """A sign of life, only with survive = "ranks": a worker without a scheduler must end."""
 
 
 # --- worker -> scheduler ---------------------------------------------------------------------

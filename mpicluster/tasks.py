@@ -162,6 +162,9 @@ class SlotTransport(Transport):
         """None: a task ends with its worker."""
         return []
 
+    def lose(self, rank: Rank) -> None:
+        """Nothing: the worker sends to no rank that is lost."""
+
     def close(self) -> None:
         """Nothing: the slot's sockets are the slot's."""
 

@@ -26,7 +26,8 @@ PURE = (
     "scheduler/core_base.py", "scheduler/from_clients.py", "scheduler/sending.py",
     "scheduler/reasons.py", "scheduler/checks.py", "worker/records.py", "worker/core.py",
     "worker/fetching.py", "worker/events.py", "worker/checks.py", "client/core.py",
-    "client/records.py",
+    "client/records.py", "doctor/facts.py", "doctor/findings.py", "doctor/network.py",
+    "doctor/silence.py",
 )  # fmt: skip
 IMPURE_MODULES = {
     "time", "random", "threading", "asyncio", "socket", "os", "subprocess", "logging", "mpi4py",

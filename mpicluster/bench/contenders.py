@@ -8,6 +8,7 @@ processes; nothing else of this program runs meanwhile. All must be installed be
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,7 +98,8 @@ def run(request: Request, names: Sequence[str], workers: int) -> int:
     chosen = [c for c in CONTENDERS if c.name in names and (inside or not request.only)]
     rows: list[Row] = []
     status = 0
-    with tempfile.TemporaryDirectory(prefix="mpicluster-bench-") as folder, _watcher() as watcher:
+    made = tempfile.TemporaryDirectory(prefix="mpicluster-bench-")
+    with made as folder, _watcher(len(chosen)) as watcher:
         for contender in chosen:
             if contender.module and find_spec(contender.module) is None:
                 about["absent"][contender.name] = "not installed"
@@ -137,12 +139,16 @@ def _raw_last(rows: Sequence[Row]) -> list[Row]:
 
 
 @contextmanager
-def _watcher() -> Iterator[Watcher]:
-    watcher = Watcher(len(CONTENDERS))
+def _watcher(contenders: int) -> Iterator[Watcher]:
+    watcher = Watcher(contenders)
     try:
         yield watcher
     finally:
         watcher.close()
+
+
+def _terminate(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -175,6 +181,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "matplotlib is missing, which draws the plot. Install it (pip install "
             "'mpicluster[bench]') or say --plot ''."
         )
+    signal.signal(signal.SIGTERM, _terminate)  # what was started must end with this program
     started = time.monotonic()
     status = run(request, arguments.contenders.split(","), arguments.workers)
     say(f"measured in {time.monotonic() - started:.0f} s")

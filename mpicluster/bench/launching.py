@@ -68,10 +68,12 @@ def _seconds_to_result(command: Sequence[str], folder: str) -> float | None:
     timer.start()
     seconds = None
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == "first result":
-            seconds = time.perf_counter() - begin
-    process.wait()
-    timer.cancel()
-    end(process)
+    try:
+        for line in process.stdout:
+            if line.strip() == "first result":
+                seconds = time.perf_counter() - begin
+        process.wait()
+    finally:
+        timer.cancel()
+        end(process)
     return seconds

@@ -34,13 +34,17 @@ def make_plan(level: str, repeats: int | None) -> Plan:
 
 
 def measure(
-    backend: Backend, cases: Iterable[Case], plan: Plan, show: Callable[[Row], None]
-) -> list[Row]:
-    """Measure cases on a backend, telling each row to `show` as soon as it is known."""
+    backend: Backend, cases: Iterable[Case], plan: Plan, show: Callable[[Row], None],
+    spent_s: float = 0.0,
+) -> list[Row]:  # fmt: skip
+    """Measure cases on a backend, telling each row to `show` as soon as it is known.
+
+    `spent_s` of the time for the whole have gone already.
+    """
     rows: list[Row] = []
     able = [case for case in cases if case.needs <= backend.abilities]
     left = sum(len(sizes_of(case, plan.level)) for case in able)
-    clock = Clock(plan.level, time.monotonic() + ALL_S_MAX[plan.level], left)
+    clock = Clock(plan.level, time.monotonic() + ALL_S_MAX[plan.level] - spent_s, left)
     for case in able:
         for row in _measure_case(backend, case, plan, clock):
             rows.append(row)

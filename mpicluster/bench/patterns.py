@@ -27,8 +27,8 @@ RADIX: Final = 5
 PERIOD: Final = 3
 #: Share of the neighbours that `random_nearest` keeps.
 KEPT: Final = 0.25
-#: Work per task that is tried, as multiples of the time that an empty task takes.
-WORK: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+#: Work per task is halved or doubled up to this often until the efficiency crosses one half.
+TRIES_MAX: Final = 5
 
 
 def _clip(width: int, first: int, last: int) -> range:
@@ -164,11 +164,16 @@ def measure_metg(backend: Backend, width: int, *, pattern: Pattern) -> float:
 
     if not backend.exact:
         raise LeftOut("workers that do not compute have no METG")
+    # As much work as an empty task costs is near the crossing; from there to the other side.
     points = [run(0.0)]
-    for factor in WORK:
-        points.append(run(points[0][0] * factor))
-        if points[-1][1] >= 0.5:
+    work_s = points[0][0]
+    for _ in range(TRIES_MAX):
+        points.append(run(work_s))
+        if points[-1][1] < 0.5 <= max(efficiency for _, efficiency in points):
             break
+        if points[-1][1] >= 0.5 and len(points) > 2 and points[-2][1] < 0.5:
+            break
+        work_s *= 0.5 if points[-1][1] >= 0.5 else 2.0
     found = interpolate_metg(points)
     if found is None:
         raise LeftOut("the efficiency does not reach one half")

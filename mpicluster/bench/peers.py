@@ -146,7 +146,7 @@ class ParslBackend(Backend):
         )  # fmt: skip
         parsl.load(Config(
             executors=[executor], run_dir=self._folder.name, usage_tracking=0, strategy="none",
-            app_cache=False, initialize_logging=False,
+            initialize_logging=False,
         ))  # fmt: skip
 
     def _app(self, function: Callable[..., Any]) -> Any:

@@ -6,6 +6,7 @@ All ranks measure raw MPI, then take their roles as for any script; rank 1 runs 
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Request:
 
 def run_in_rank(options: JobOptions, request: Request) -> int:
     """Play this rank's role; rank 1 measures, prints, and returns the exit status."""
-    choose(catalogue.CASES, request.level, request.only)
+    started = time.monotonic()
     about = machine.describe()
     rows = _measure_raw(request)
     job: Job | None
@@ -61,7 +62,7 @@ def run_in_rank(options: JobOptions, request: Request) -> int:
         job = start(options, [], IMPORTS)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run_cases(job, request, about, rows)
+        return _run_cases(job, request, about, rows, started)
     finally:
         signal.signal(signal.SIGTERM, previous)
         if job is not None:
@@ -91,7 +92,7 @@ def _measure_raw(request: Request) -> list[Row]:
 
 
 def _run_cases(
-    job: Job | None, request: Request, about: dict[str, Any], rows: list[Row]
+    job: Job | None, request: Request, about: dict[str, Any], rows: list[Row], started: float
 ) -> int:
     with Client() as client:
         backend = ClientBackend(NAME, client, as_completed)
@@ -106,17 +107,17 @@ def _run_cases(
             + (library_text().split(",")[0] if job is not None else "without MPI")
         )
         about["ranks"] = len(client.nthreads()) + 2
-        measured = measure_backend(backend, request)
+        measured = measure_backend(backend, request, time.monotonic() - started)
     # The ones who are compared come first, then the limit.
     rows = [*measured, *rows]
     write(request, about, rows)
     return 1 if any(row.note.startswith("failed") for row in measured) else 0
 
 
-def measure_backend(backend: Backend, request: Request) -> list[Row]:
+def measure_backend(backend: Backend, request: Request, spent_s: float = 0.0) -> list[Row]:
     """Measure the cases of a request on a backend, with a line for each row."""
     cases = choose(catalogue.CASES, request.level, request.only)
-    return measure(backend, cases, request.plan(), show)
+    return measure(backend, cases, request.plan(), show, spent_s)
 
 
 def show(row: Row) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+#: How lines about figures begin; the others are shown only when a contender fails.
+NAMES: Final = ("mpicluster", "raw MPI", "dask-mpi", "mpi4py.futures", "Ray", "Parsl")
 #: Lines that are shown when a contender fails.
 LAST_LINES: Final = 15
 #: Time to end in order before it is killed.
@@ -63,21 +65,23 @@ def run_and_watch(
     timer.start()
     last: list[str] = []
     assert process.stderr is not None
-    for line in process.stderr:
-        text = line.rstrip()
-        if text.startswith(("mpicluster", "raw MPI", "dask-mpi", "mpi4py.futures", "Ray", "Parsl")):
-            watcher.line(text)
-        last = [*last[-LAST_LINES:], text]
-    status = process.wait()
-    timed_out = not timer.is_alive()
-    timer.cancel()
-    end(process)
+    try:
+        for line in process.stderr:
+            text = line.rstrip()
+            if text.startswith(NAMES):
+                watcher.line(text)
+            last = [*last[-LAST_LINES:], text]
+        status = process.wait()
+        timed_out = not timer.is_alive()
+    finally:
+        timer.cancel()
+        end(process)
     if timed_out:
         return f"ended after {seconds_max:.0f} s, without having finished"
     if status:
         for text in last:
             watcher.line(f"    {text}")
-        return f"ended with status {status}"
+        return f"ended with status {status}" + (f": {last[-1].strip()}" if last else "")
     return ""
 
 

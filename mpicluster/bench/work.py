@@ -44,21 +44,22 @@ def burn(seconds: float) -> float:
     return seconds
 
 
-def step(seconds: float, level: int, column: int, sources: list[int], *inputs: Any) -> Any:
+def step(seconds: float, level: int, column: int, sources: list[int], *values: Any) -> Any:
     """Compute, and return the place of this task in its pattern.
 
     The inputs must be those of the columns `sources` one level above: a pattern checks itself.
     """
     if seconds:
         burn(seconds)
-    if inputs != tuple((level - 1, source) for source in sources):
-        raise ValueError(f"The task ({level}, {column}) was given {inputs}, and not {sources}.")
+    # Not called `inputs`: Parsl has a meaning of its own for that name.
+    if values != tuple((level - 1, source) for source in sources):
+        raise ValueError(f"The task ({level}, {column}) was given {values}, and not {sources}.")
     return (level, column)
 
 
-def count(*inputs: Any) -> int:
+def count(*values: Any) -> int:
     """Return how many inputs there are."""
-    return len(inputs)
+    return len(values)
 
 
 def make_bytes(nbytes: int) -> bytes:

@@ -58,18 +58,22 @@ def add_command(commands: Any) -> None:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Measure, or start the ranks that do."""
+    from mpicluster.bench.case import choose
+    from mpicluster.bench.catalogue import CASES
     from mpicluster.cluster.allocation import find_allocation
     from mpicluster.cluster.roles import read_promise
 
+    request = _request(arguments)
+    choose(CASES, request.level, request.only)
     if arguments.scale:
         from mpicluster.bench.scale import run_grid
 
-        return run_grid(_request(arguments))
+        return run_grid(request)
     promise = read_promise(os.environ)
     if promise is not None and promise.size > 1:
         from mpicluster.bench.program import run_in_rank
 
-        return run_in_rank(run.job_options(arguments), _request(arguments))
+        return run_in_rank(run.job_options(arguments), request)
     if not find_allocation(os.environ).hosts and arguments.ranks is None:
         arguments.ranks = RANKS_OF_ONE_HOST
     return run.start_ranks(arguments, ["bench", *_words(arguments), *run.worker_words(arguments)])

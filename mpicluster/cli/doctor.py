@@ -119,6 +119,6 @@ def _start_and_ask(arguments: argparse.Namespace, config: Any) -> list[Any]:
     command = build_command(planned)
     words = shlex.join(command[: len(command) - len(program)])
     own.append(Finding("launcher", Level.GOOD, f"Ranks are started {where} with: {words}"))
-    environment = rank_environment(os.environ, planned)
+    environment = rank_environment(os.environ)
     found = ask_ranks(command, environment, arguments.timeout + LAUNCHER_S)
     return merge(own, found)

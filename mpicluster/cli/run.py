@@ -148,7 +148,7 @@ def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:  # 
         print(shlex.join(command))
         return 0
     sys.stdout.flush()
-    os.execve(command[0], command, l.rank_environment(os.environ, planned))
+    os.execve(command[0], command, l.rank_environment(os.environ))
 
 
 def worker_words(arguments: argparse.Namespace) -> list[str]:

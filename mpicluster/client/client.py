@@ -15,6 +15,7 @@ from mpicluster.client import inspection
 from mpicluster.client.future import Future
 from mpicluster.client.records import FutureRecord
 from mpicluster.client.submitting import Submitting
+from mpicluster.errors import LostRankError
 from mpicluster.ids import Key
 from mpicluster.serialization.exceptions import from_error
 from mpicluster.serialization.frames import dumps, loads
@@ -174,11 +175,19 @@ class Client(Submitting):
         if not wait:
             self._loop.turn()
             return None
-        self._loop.wait_until(lambda: all(request in self._loop.ran for request in requests))
+        loop = self._loop
+        lost = loop.core.lost_workers
+        loop.wait_until(lambda: all(n in loop.ran or rank in lost for n, rank in requests.items()))
         results: dict[int, Any] = {}
         for request, rank in requests.items():
-            ran = self._loop.ran.pop(request)
-            if ran.error is None:
+            ran = loop.ran.pop(request, None)
+            if ran is None:
+                error = LostRankError(rank, lost[rank])
+                if on_error == "raise":
+                    raise error
+                if on_error == "return":
+                    results[rank] = error
+            elif ran.error is None:
                 results[rank] = loads(ran.value)
             elif on_error == "raise":
                 raise from_error(ran.error, getattr(function, "__name__", "function"))

@@ -62,7 +62,7 @@ def _request(
         sizes = [wanted[key].nbytes for key in keys]
         queues[rank] = deque(split_evenly(keys, sizes, loop.config.fetch_bytes_max))
     arrived: dict[Key, Arrived | None] = {}
-    waiting: dict[int, tuple[Rank, int]] = {}
+    waiting: dict[int, tuple[Rank, list[Key]]] = {}
     while queues or waiting:
         with loop.lock:
             for rank in list(queues):
@@ -72,28 +72,29 @@ def _request(
                     request = loop.core.next_number()
                     loop.fetches[request] = {}
                     loop.core.to_worker(rank, m.FetchValues(request, keys, loop.home))
-                    waiting[request] = (rank, len(keys))
+                    waiting[request] = (rank, keys)
                     under_way += 1
                 if not queues[rank]:
                     del queues[rank]
         _await_one(loop, waiting)
         for request in _complete(loop, waiting):
-            arrived |= loop.fetches.pop(request)
-            del waiting[request]
+            _, keys = waiting.pop(request)
+            # What a lost worker has not sent is looked for elsewhere.
+            arrived |= dict.fromkeys(keys) | loop.fetches.pop(request)
     return arrived
 
 
-def _complete(loop: ClientLoop, waiting: dict[int, tuple[Rank, int]]) -> list[int]:
+def _complete(loop: ClientLoop, waiting: dict[int, tuple[Rank, list[Key]]]) -> list[int]:
     """Return the requests that are answered, or whose worker is lost."""
     complete = []
-    for request, (rank, count) in waiting.items():
+    for request, (rank, keys) in waiting.items():
         found = loop.fetches[request]
-        if len(found) == count or rank in loop.core.lost_workers:
+        if len(found) == len(keys) or rank in loop.core.lost_workers:
             complete.append(request)
     return complete
 
 
-def _await_one(loop: ClientLoop, waiting: dict[int, tuple[Rank, int]]) -> None:
+def _await_one(loop: ClientLoop, waiting: dict[int, tuple[Rank, list[Key]]]) -> None:
     loop.wait_until(lambda: bool(_complete(loop, waiting)), working=False)
 
 

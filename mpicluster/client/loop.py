@@ -18,8 +18,8 @@ from mpicluster import messages as m
 from mpicluster.client.core import ClientCore
 from mpicluster.client.records import FutureRecord
 from mpicluster.config import Config
-from mpicluster.errors import ClusterClosedError
-from mpicluster.ids import Key, Rank
+from mpicluster.errors import ClusterClosedError, LostRankError
+from mpicluster.ids import SCHEDULER_RANK, Key, Rank
 from mpicluster.serialization.frames import frame_offsets, split_frames
 from mpicluster.transport.base import Allocate, Transport
 from mpicluster.transport.waiting import Ladder
@@ -60,6 +60,8 @@ class ClientLoop:
         self.dropped: deque[FutureRecord] = deque()
         #: Called with True before the loop waits and with False afterwards; a task lends its slot.
         self.on_wait: Callable[[bool], None] | None = None
+        #: Called when the scheduler is gone; a job ends then.
+        self.on_scheduler_lost: Callable[[LostRankError], None] | None = None
         self.closed = False
         #: What ended the loop, if something did.
         self.failure: BaseException | None = None
@@ -89,6 +91,8 @@ class ClientLoop:
                 busy = True
                 for message in messages:
                     self._take(source, message, now)
+            for rank in self.transport.lost_ranks():
+                self._rank_lost(LostRankError(rank, "MPI reports that its process has failed"))
             dropped = self.dropped
             while dropped:
                 core.drop_reference(dropped.popleft())
@@ -122,6 +126,9 @@ class ClientLoop:
                 found.update(dict.fromkeys(message.keys))
         elif isinstance(message, m.FunctionRan):
             self.ran[message.request] = message
+        elif isinstance(message, m.WorkerLost):
+            self.transport.lose(message.rank)
+            self.core.receive(source, message, now)
         else:
             self.core.receive(source, message, now)
 
@@ -139,6 +146,14 @@ class ClientLoop:
         except OSError:
             self.home = ""  # what the workers lend cannot be opened from here
             self.core.to_worker(lender, m.FetchValues(message.request, [message.key]))
+
+    def _rank_lost(self, error: LostRankError) -> None:
+        """Without the scheduler there is nothing to wait for; it tells which workers are lost."""
+        if error.rank != SCHEDULER_RANK:
+            return
+        if self.on_scheduler_lost is not None:
+            self.on_scheduler_lost(error)
+        raise error
 
     def wait_until(
         self, done: Callable[[], bool], timeout: float | None = None, *, working: bool = True

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -29,9 +30,20 @@ from mpicluster.cluster.hosts import (
     host_identity,
     parse_bytes,
 )
+from mpicluster.cluster.launch import find_library
+from mpicluster.cluster.leaving import (
+    TIME_TO_SPEAK_S,
+    abort,
+    end_for_loss,
+    end_now,
+    leave_as_lost,
+    leave_mpi,
+    say,
+)
 from mpicluster.cluster.opening import describe_world
+from mpicluster.cluster.supervisor import Supervised, supervise
 from mpicluster.config import Config
-from mpicluster.errors import WorldError
+from mpicluster.errors import LostRankError, WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.mpi import (
@@ -46,8 +58,6 @@ from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, st
 
 #: Exit status of a world that makes no cluster.
 WORLD_STATUS = 2
-#: A launcher ends all ranks when the first one fails, so the others leave rank 0 time to speak.
-TIME_TO_SPEAK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,7 @@ class Job(Cluster):
         self._loop = ClientLoop(
             transport, config, allocate_for_client, local_versions(), infos[transport.rank]["home"]
         )
+        self._loop.on_scheduler_lost = partial(end_for_loss, transport)
         self._loop.start()
         self._ended = False
 
@@ -90,8 +101,11 @@ class Job(Cluster):
     def close(self) -> None:
         """Nothing: the ranks of a job end with its script."""
 
-    def end(self) -> None:
-        """End all ranks in order; abort the job if one does not answer."""
+    def end(self, status: int = 1) -> None:
+        """End all ranks in order; abort the job if one does not answer.
+
+        `status` is for the case that ranks were lost and MPI cannot end without them.
+        """
         if self._ended:
             return
         self._ended = True
@@ -106,9 +120,10 @@ class Job(Cluster):
             if not stopped:
                 print(f"mpicluster: the job cannot end in order: {error}", file=sys.stderr)
         if not stopped:
-            _abort(self._transport, "The scheduler does not answer, so the job is aborted.")
+            text = "The scheduler does not answer, so the job is aborted."
+            abort(self._transport, self._config, text)
         loop.close()
-        _leave_mpi(self._transport, self._config)
+        leave_mpi(self._transport, self._config, status)
 
 
 def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | None:  # noqa: RET503
@@ -124,9 +139,14 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         return None
     _check(promise, lambda: roles.check_launcher(os.environ, library_text()))
     zygote: Zygote | None = None
+    supervised: Supervised | None = None
     if promise.rank >= FIRST_WORKER_RANK:
+        may_be_lost = config.survive == "ranks"
+        if may_be_lost and find_library().family == "mpich":
+            supervised = supervise()
         modules = modules_to_preload(script_text)
-        zygote = spawn_zygote(config.threads_per_slot, paths, modules)
+        patience_s = config.lost_after_s if may_be_lost else 0.0
+        zygote = spawn_zygote(config.threads_per_slot, paths, modules, patience_s)
     transport = connect()
     try:
         _check(promise, lambda: roles.check_world(transport.size, promise, transport.library))
@@ -137,6 +157,8 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         remove_shared_files()  # a singleton of Open MPI leaves its file behind
         raise
     infos = _exchange(transport)
+    if supervised is not None:
+        supervised.started()
     if transport.rank == CLIENT_RANK:
         return _become_client(transport, config, infos, options)
     _run_loop(transport, config, infos, options, zygote)
@@ -209,19 +231,24 @@ def _run_loop(
             SchedulerLoop(transport, config, ranks).run(freeze=True)
         else:
             settings = _worker_settings(transport.rank, infos, options)
-            WorkerLoop(transport, config, settings, zygote or spawn_zygote(1)).run()
-        _leave_mpi(transport, config)
+            loop = WorkerLoop(transport, config, settings, zygote or spawn_zygote(1))
+            loop.run()
+            if loop.lost_because:
+                _leave_others(transport, loop.lost_because)
+        leave_mpi(transport, config, 0)
+    except LostRankError as error:
+        end_for_loss(transport, error)
     except BaseException:  # noqa: BLE001  (a broken rank ends the job loudly)
-        _abort(transport, traceback.format_exc())
+        abort(transport, config, traceback.format_exc())
     # Not os._exit: MPICH tells its launcher in an exit handler that this rank ends in order.
     raise SystemExit(0)
 
 
-def _leave_mpi(transport: MPITransport, config: Config) -> None:
-    """Finalise MPI; should another rank not come along, say where this one waits, and end."""
-    faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
-    transport.close()
-    faulthandler.cancel_dump_traceback_later()
+def _leave_others(transport: MPITransport, reason: str) -> NoReturn:
+    """Leave the job, which goes on without this worker."""
+    place = f"worker rank {transport.rank} on {platform.node()}"
+    say(f"{place} leaves, because it counts as lost: {reason}.")
+    leave_as_lost()
 
 
 def _worker_settings(
@@ -239,13 +266,6 @@ def _worker_settings(
             if other != rank and infos[other]["home"] == infos[rank]["home"]
         ),
     )
-
-
-def _abort(transport: MPITransport, text: str) -> NoReturn:
-    place = f"rank {transport.rank} on {platform.node()}"
-    print(f"mpicluster: {place}: {text}", file=sys.stderr, flush=True)
-    transport.abort(1)
-    os._exit(1)
 
 
 def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
@@ -276,7 +296,7 @@ def run_script(script: str, arguments: Sequence[str], options: JobOptions) -> in
         signal.signal(signal.SIGTERM, _terminate)
     status = _run_to_status(script)
     if job is not None:
-        job.end()
+        job.end(status)
     return status
 
 
@@ -309,10 +329,7 @@ def _exit_status(code: object) -> int:
 def _leave_at_once(status: int) -> NoReturn:
     """End this rank now: the others have been told to end as well and will not answer."""
     atexit._run_exitfuncs()  # noqa: SLF001  (what the user registered must run)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    remove_shared_files()
-    os._exit(status)
+    end_now(status)
 
 
 def _print_traceback(

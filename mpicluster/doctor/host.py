@@ -87,7 +87,8 @@ def granted_cores(environment: Mapping[str, str]) -> int:
     """Return the cores of this host that the batch system, or the container, has granted."""
     for name in _GRANTED:
         if environment.get(name, "").isdigit():
-            return int(environment[name])
+            # A batch system may have been told of more cores than there are.
+            return min(int(environment[name]), os.cpu_count() or 1)
     # Process 1 has the cores of its container, and is never bound by a launcher.
     with suppress(OSError):
         for line in Path("/proc/1/status").read_text().splitlines():

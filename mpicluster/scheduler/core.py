@@ -10,7 +10,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
-from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank
+from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank, rank_of_client
 from mpicluster.scheduler import lifecycle
 from mpicluster.scheduler.from_clients import FromClients
 from mpicluster.scheduler.placement import note_room, place, queue_anywhere, requeue_local
@@ -18,6 +18,7 @@ from mpicluster.scheduler.reasons import (
     killed_error,
     lost_value_error,
     no_worker_error,
+    no_worker_left_error,
 )
 from mpicluster.scheduler.records import (
     FunctionRecord,
@@ -120,6 +121,21 @@ class SchedulerCore(FromClients):
         """Whether any worker has tasks."""
         return any(worker.processing for worker in self.state.workers.values())
 
+    def signs_of_life(self) -> dict[Rank, float]:
+        """Return when each worker that has not stopped was heard last; -1: it has not started."""
+        workers = self.state.workers
+        return {
+            rank: workers[rank].last_heard if rank in workers else -1.0 for rank in self._running
+        }
+
+    def patience_s(self, rank: Rank) -> float:
+        """Return for how long a worker may be silent before it counts as lost."""
+        if self._stopping:
+            # Less than the client waits for all of them.
+            return min(self.config.lost_after_s, self.config.stop_timeout_s * 0.75)
+        started = rank in self.state.workers
+        return self.config.lost_after_s if started else self.config.start_timeout_s
+
     # --- sending ---
 
     def _send_ends(self) -> None:
@@ -149,7 +165,8 @@ class SchedulerCore(FromClients):
             if task.state is TaskState.READY and (
                 nobody or (task.group is not None and not task.group.workers)
             ):
-                lifecycle.become_erred(state, task, no_worker_error(task), "no worker left")
+                error = no_worker_left_error(task) if nobody else no_worker_error(task)
+                lifecycle.become_erred(state, task, error, "no worker left")
 
     def _steal(self) -> None:
         for worker, tasks in choose_steals(self.state).items():
@@ -335,12 +352,16 @@ class SchedulerCore(FromClients):
         if source != SCHEDULER_RANK or rank not in self.worker_ranks:
             return
         self.worker_ranks.remove(rank)
+        self._running.pop(rank, None)
         self._some_lost = True
         worker = state.workers.pop(rank, None)
         if worker is not None:
             self._leave_worker(worker)
         self.replication.worker_lost(rank)
         self._lose_scattered(rank)
+        for client in list(state.clients):
+            if rank_of_client(client) == rank:
+                self._on_client_stopped(client, m.ClientStopped(stop=False))
         for peer in (*state.clients, *state.workers):
             self._send(peer, m.WorkerLost(rank, message.reason))
         self._tell_started()

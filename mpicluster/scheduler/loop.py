@@ -5,13 +5,16 @@ pause.
 """
 
 import gc
+import sys
 import time
 
 from mpicluster import messages as m
 from mpicluster.config import Config
-from mpicluster.ids import SCHEDULER_RANK, SLOT_CLIENTS, Rank, rank_of_client
+from mpicluster.errors import LostRankError
+from mpicluster.ids import CLIENT_RANK, SCHEDULER_RANK, SLOT_CLIENTS, Rank, rank_of_client
 from mpicluster.scheduler.core import SchedulerCore
 from mpicluster.transport.base import Transport
+from mpicluster.transport.silence import Silence
 from mpicluster.transport.waiting import Ladder
 
 
@@ -22,6 +25,7 @@ class SchedulerLoop:
         self.transport = transport
         self.core = SchedulerCore(config, worker_ranks)
         self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
+        self._silence = Silence(config) if config.survive == "ranks" else None
 
     def run(self, freeze: bool = False) -> None:
         """Schedule until the client says that all is over.
@@ -51,7 +55,9 @@ class SchedulerLoop:
                 busy = busy or not isinstance(message, m.WorkerStatus)
                 core.receive(source, message, now)
         for rank in self.transport.lost_ranks():
-            core.receive(SCHEDULER_RANK, m.WorkerLost(rank, "its process is gone"), now)
+            self._lose(rank, "MPI reports that its process has failed", now)
+        if self._silence is not None and self._silence.is_due(now):
+            self._look_for_silent(self._silence, now)
         for target, bundle in core.outgoing(now):
             busy = True
             if target < SLOT_CLIENTS:
@@ -63,3 +69,33 @@ class SchedulerLoop:
             self.ladder.traffic(now)
         else:
             self.ladder.pause(now, core.next_deadline(), working=core.working)
+
+    def _look_for_silent(self, silence: Silence, now: float) -> None:
+        """Give a sign of life, and give up the workers that have given none for too long."""
+        core = self.core
+        signs = core.signs_of_life()
+        for rank in signs:
+            self.transport.send(rank, [m.SchedulerStatus()])
+        for rank, silent_s in silence.look(now, signs).items():
+            if silent_s > core.patience_s(rank):
+                self._lose(rank, f"nothing has been heard from it for {silent_s:.0f} s", now)
+
+    def _lose(self, rank: Rank, reason: str, now: float) -> None:
+        """Go on without a worker, and say so; without the script there is nothing to go on with."""
+        core = self.core
+        if rank == CLIENT_RANK:
+            raise LostRankError(rank, reason)
+        if rank not in core.worker_ranks:
+            return
+        worker = core.state.workers.get(rank)
+        host = f" on {worker.host}" if worker is not None else ""
+        lost = m.WorkerLost(rank, reason)
+        core.receive(SCHEDULER_RANK, lost, now)
+        print(
+            f"mpicluster: worker rank {rank}{host} is lost: {reason}. "
+            f"{len(core.worker_ranks)} workers are left.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        # It may live and only have been slow: then this is its order to leave.
+        self.transport.send(rank, [lost])
+        self.transport.lose(rank)

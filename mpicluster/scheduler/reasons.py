@@ -53,3 +53,13 @@ def no_worker_error(task: TaskRecord) -> ErrorColumns:
         "client.scheduler_info() shows what the workers have."
     )
     return [b"", "NoValidWorkerError", text, b"", "", -1, ""]
+
+
+def no_worker_left_error(task: TaskRecord) -> ErrorColumns:
+    """Return the error of a task that would run if the cluster still had workers."""
+    text = (
+        f"The task {task.prefix!r} cannot run: all workers of this cluster are lost. The job's log "
+        "says when and how each of them was; start the job again, with more memory if they were "
+        "ended for lack of it."
+    )
+    return [b"", "NoValidWorkerError", text, b"", "", -1, ""]

@@ -7,7 +7,11 @@ The contract, which every transport passes as a test:
 - The buffers of a large value travel apart from the other messages: `LargeValueSent` and
   `PutLargeValue` are delivered when their last byte has come, perhaps after later messages.
 - `send` never waits for the receiver. What has not left yet is kept, and `receive` moves it on.
-- A rank that is gone is named by `lost_ranks`, once.
+- A rank that the transport finds gone is named by `lost_ranks`, once. Not every transport finds
+  out; whoever knows better says so with `lose`. Nothing is sent to a lost rank from then on, and
+  what it still sends is dropped.
+- Buffers to be sent are let go of (`on_sent`), and those of a large value that will never be
+  complete are handed back (`give_up`), also when a rank is lost.
 - One thread at a time uses a transport.
 """
 
@@ -22,6 +26,8 @@ from mpicluster.messages import LargeValueSent, Message, MessageClass, PutLargeV
 LargeMessage = LargeValueSent | PutLargeValue
 #: Gives the memory into which the buffers of a message that is announced are received.
 Allocate = Callable[[LargeMessage], list[memoryview]]
+#: Takes back the buffers of a large value of which the rest will not come.
+GiveUp = Callable[[LargeMessage], None]
 #: What `receive` returns: who sent what.
 Received = list[tuple[Rank, list[Message]]]
 
@@ -38,6 +44,7 @@ class Transport(ABC):
 
     def __init__(self) -> None:
         self.allocate: Allocate = allocate_privately
+        self.give_up: GiveUp = forget_buffers
 
     @abstractmethod
     def send(self, rank: Rank, messages: list[Message]) -> None:
@@ -60,6 +67,10 @@ class Transport(ABC):
         """Return the ranks that were found gone since the last call."""
 
     @abstractmethod
+    def lose(self, rank: Rank) -> None:
+        """Give a rank up; `lost_ranks` will not name it."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let everything that was sent leave, then give the transport up."""
 
@@ -67,6 +78,17 @@ class Transport(ABC):
 def allocate_privately(message: LargeMessage) -> list[memoryview]:
     """Return fresh memory of this process for the buffers of a message."""
     return [memoryview(bytearray(nbytes)) for nbytes in message.pieces]
+
+
+def forget_buffers(_message: LargeMessage) -> None:
+    """Leave memory of this process to the garbage collector."""
+
+
+def let_go_of(messages: Iterable[Message]) -> None:
+    """Tell those who lent buffers to messages that will not be sent."""
+    for message in messages:
+        if isinstance(message, LargeMessage) and message.on_sent is not None:
+            message.on_sent()
 
 
 def to_bundles(messages: Iterable[Message]) -> list[tuple[MessageClass, bytes, list[Message]]]:

@@ -8,7 +8,7 @@ from collections import deque
 
 from mpicluster.ids import Rank
 from mpicluster.messages import Message, decode_bundle
-from mpicluster.transport.base import LargeMessage, Received, Transport, to_bundles
+from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_of, to_bundles
 
 
 class LocalFabric:
@@ -19,10 +19,14 @@ class LocalFabric:
 
     def lose(self, rank: Rank) -> None:
         """Cut a rank off, as if its process had ended."""
-        self.ends[rank].gone = True
+        cut = self.ends[rank]
+        cut.gone = True
         for end in self.ends:
             if end.rank != rank:
                 end.lost.append(rank)
+        cut.acknowledge_all()
+        for end in self.ends:
+            if end.rank != rank:
                 end.wake()
 
 
@@ -39,6 +43,8 @@ class LocalTransport(Transport):
         #: Large messages of ours that their receiver has copied.
         self.acknowledged: deque[LargeMessage] = deque()
         self.lost: deque[Rank] = deque()
+        #: Ranks from which nothing is taken any more.
+        self._given_up: set[Rank] = set()
         self.gone = False
         self._unacknowledged = 0
         self._woken = False
@@ -52,7 +58,8 @@ class LocalTransport(Transport):
     def send(self, rank: Rank, messages: list[Message]) -> None:
         """Put the bundles into the other rank's inbox."""
         other = self.fabric.ends[rank]
-        if other.gone or self.gone:
+        if other.gone or self.gone or rank in self._given_up:
+            let_go_of(messages)
             return
         for _, bundle, sent in to_bundles(messages):
             large = sent[-1] if sent[-1].has_buffers else None
@@ -61,7 +68,24 @@ class LocalTransport(Transport):
                 other.inbox.append((self.rank, bundle, large))
             else:
                 other.inbox.append((self.rank, bundle, None))
+        if other.gone:  # since the question above
+            other.acknowledge_all()
         other.wake()
+
+    def acknowledge_all(self) -> None:
+        """Nobody reads this inbox any more: let the senders of large values have them back."""
+        while True:
+            try:
+                source, _, large = self.inbox.popleft()
+            except IndexError:
+                return
+            self._acknowledge(source, large)
+
+    def _acknowledge(self, source: Rank, large: LargeMessage | None) -> None:
+        if large is not None:
+            sender = self.fabric.ends[source]
+            sender.acknowledged.append(large)
+            sender.wake()
 
     def receive(self) -> Received:
         """Take everything out of the inbox; copy the buffers of large values."""
@@ -79,7 +103,13 @@ class LocalTransport(Transport):
                 sent.on_sent()
         received: Received = []
         for _ in range(len(self.inbox)):
-            source, bundle, large = self.inbox.popleft()
+            try:
+                source, bundle, large = self.inbox.popleft()
+            except IndexError:
+                break  # this end has just been cut off
+            if source in self._given_up:
+                self._acknowledge(source, large)
+                continue
             messages = decode_bundle(bundle)
             if large is not None:
                 arrived = messages[-1]
@@ -87,9 +117,7 @@ class LocalTransport(Transport):
                 arrived.buffers = self.allocate(arrived)
                 for target, content in zip(arrived.buffers, large.buffers, strict=True):
                     target[:] = content
-                sender = self.fabric.ends[source]
-                sender.acknowledged.append(large)
-                sender.wake()
+                self._acknowledge(source, large)
             received.append((source, messages))
         return received
 
@@ -104,6 +132,10 @@ class LocalTransport(Transport):
     def lost_ranks(self) -> list[Rank]:
         """Return the ranks that `LocalFabric.lose` has cut off."""
         return [self.lost.popleft() for _ in range(len(self.lost))]
+
+    def lose(self, rank: Rank) -> None:
+        """Send nothing to a rank and take nothing from it any more."""
+        self._given_up.add(rank)
 
     def close(self) -> None:
         """Close the descriptor; nothing else is held."""

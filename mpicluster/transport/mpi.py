@@ -4,15 +4,23 @@ The only file that imports mpi4py, inside `connect`, so that importing the packa
 Point-to-point calls on one duplicated communicator, from one thread at a time. A probe of any
 source and any tag keeps the order of each pair; the buffers of a large value have a tag of their
 own, and their receives are posted before the next probe, so that a probe never sees them.
+
+Open MPI reports ranks that have failed (ULFM: each call that a failed rank concerns raises, and
+every probe until the failure is acknowledged). Other libraries leave what concerns a rank that is
+gone pending for ever. Both end in `lose`: what is under way with the rank is *stranded*, and kept
+only as long as MPI may still touch its buffers.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mpicluster.ids import Rank
 from mpicluster.messages import Message, MessageClass, decode_bundle
-from mpicluster.transport.base import LargeMessage, Received, Transport, to_bundles
+from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_of, to_bundles
 
 #: The tag of raw buffers.
 BUFFER_TAG = 4
@@ -20,6 +28,8 @@ BUFFER_TAG = 4
 PART_BYTES = 1 << 30
 #: Bundles taken by one call of `receive`: the loop decides at least this often.
 BUNDLES_MAX = 256
+#: How often requests of lost ranks are looked at, in seconds.
+STRANDED_INTERVAL_S = 0.5
 
 
 def library_text() -> str:
@@ -83,15 +93,22 @@ class MPITransport(Transport):
         self.size = comm.Get_size()
         self._status = MPI.Status()
         self._any_source, self._any_tag = MPI.ANY_SOURCE, MPI.ANY_TAG
+        self._exception: type[Exception] = MPI.Exception
         self._inbox = bytearray(1 << 16)
         #: The last call of `receive` has found something.
         self._busy = False
-        #: Sends that have not left: request, what must stay alive, the large message if it is one.
-        self._sends: list[tuple[Any, Any, LargeMessage | None]] = []
+        #: Sends that have not left: request, what must stay alive, the large message if it is one,
+        #: the receiver.
+        self._sends: list[tuple[Any, Any, LargeMessage | None, Rank]] = []
         #: Large values on their way here: source, message, their receives.
         self._receives: list[tuple[Rank, LargeMessage, list[Any]]] = []
+        #: Failed ranks that `lost_ranks` has not named yet.
         self._lost: deque[Rank] = deque()
-        self._gone: set[Rank] = set()
+        #: Ranks to which nothing is sent and from which nothing is taken.
+        self.gone: set[Rank] = set()
+        #: What was under way with them: requests, what must stay alive, what follows their end.
+        self._stranded: list[tuple[list[Any], Any, Callable[[], None] | None]] = []
+        self._next_stranded = 0.0
 
     @property
     def communicator(self) -> Any:
@@ -105,23 +122,36 @@ class MPITransport(Transport):
 
     def send(self, rank: Rank, messages: list[Message]) -> None:
         """Start sending; small bundles have usually left when this returns."""
-        if rank in self._gone:
+        if rank in self.gone:
+            let_go_of(messages)
             return
-        for message_class, bundle, sent in to_bundles(messages):
-            self._start_send(rank, bundle, int(message_class), None)
-            large = sent[-1]
-            if isinstance(large, LargeMessage):
-                parts = [part for buffer in large.buffers for part in split_buffer(buffer)]
-                for part in parts[:-1]:
-                    self._start_send(rank, part, BUFFER_TAG, None)
-                self._start_send(rank, parts[-1], BUFFER_TAG, large)
+        #: How many of the messages are on their way.
+        count = 0
+        try:
+            for message_class, bundle, sent in to_bundles(messages):
+                self._start_send(rank, bundle, int(message_class), None)
+                large = sent[-1]
+                if isinstance(large, LargeMessage):
+                    parts = [part for buffer in large.buffers for part in split_buffer(buffer)]
+                    for part in parts[:-1]:
+                        self._start_send(rank, part, BUFFER_TAG, None)
+                    self._start_send(rank, parts[-1], BUFFER_TAG, large)
+                count += len(sent)
+        except self._exception as error:
+            # What its earlier parts read must not be given out again before they have ended too.
+            begun = [request for request, _, _, receiver in self._sends if receiver == rank]
+            self._note_failure(error)
+            if rank not in self.gone:
+                raise
+            rest = messages[count:]
+            self._stranded.append((begun, rest, partial(let_go_of, rest)))
 
     def _start_send(
         self, rank: Rank, content: bytes | memoryview, tag: int, large: LargeMessage | None
     ) -> None:
         request = self._comm.Isend([content, len(content), self._mpi.BYTE], rank, tag)
         if not request.Test():
-            self._sends.append((request, content, large))
+            self._sends.append((request, content, large, rank))
         elif large is not None and large.on_sent is not None:
             large.on_sent()
 
@@ -133,24 +163,30 @@ class MPITransport(Transport):
         """
         received: Received = []
         bundles_max = BUNDLES_MAX if self._busy else 1
-        if self._sends:
-            self._finish_sends()
-        comm, status, byte = self._comm, self._status, self._mpi.BYTE
+        comm, status, byte, gone = self._comm, self._status, self._mpi.BYTE, self.gone
         any_source, any_tag = self._any_source, self._any_tag
-        for _ in range(bundles_max):
-            if not comm.Iprobe(any_source, any_tag, status):
-                break
-            source, tag, count = status.Get_source(), status.Get_tag(), status.Get_count(byte)
-            if count > len(self._inbox):
-                self._inbox = bytearray(count)
-            view = memoryview(self._inbox)[:count]
-            comm.Recv([view, count, byte], source, tag)
-            messages = decode_bundle(view)
-            if tag == MessageClass.DATA:
-                messages = self._await_buffers(source, messages)
-            received.append((source, messages))
-        if self._receives:
-            self._finish_receives(received)
+        try:
+            if self._sends:
+                self._finish_sends()
+            for _ in range(bundles_max):
+                if not comm.Iprobe(any_source, any_tag, status):
+                    break
+                source, tag, count = status.Get_source(), status.Get_tag(), status.Get_count(byte)
+                if gone and source in gone:
+                    comm.Recv([bytearray(count), count, byte], source, tag)
+                    continue
+                if count > len(self._inbox):
+                    self._inbox = bytearray(count)
+                view = memoryview(self._inbox)[:count]
+                comm.Recv([view, count, byte], source, tag)
+                messages = decode_bundle(view)
+                if tag == MessageClass.DATA:
+                    messages = self._await_buffers(source, messages)
+                received.append((source, messages))
+            if self._receives:
+                self._finish_receives(received)
+        except self._exception as error:
+            self._note_failure(error)
         self._busy = bool(received)
         return received
 
@@ -161,37 +197,46 @@ class MPITransport(Transport):
             return messages
         large.buffers = self.allocate(large)
         byte = self._mpi.BYTE
-        requests = [
+        requests: list[Any] = []
+        # Noted before the first receive: its source may fail before the last.
+        self._receives.append((source, large, requests))
+        requests.extend(
             self._comm.Irecv([part, len(part), byte], source, BUFFER_TAG)
             for buffer in large.buffers
             for part in split_buffer(buffer)
-        ]
-        self._receives.append((source, large, requests))
+        )
         return messages[:-1]
 
     def _finish_sends(self) -> None:
         waiting = []
-        for send in self._sends:
-            request, _, large = send
-            if not request.Test():
-                waiting.append(send)
-            elif large is not None and large.on_sent is not None:
-                large.on_sent()
-        self._sends = waiting
+        sends = iter(self._sends)
+        try:
+            for send in sends:
+                request, _, large, _ = send
+                if not request.Test():
+                    waiting.append(send)
+                elif large is not None and large.on_sent is not None:
+                    large.on_sent()
+        except self._exception:
+            waiting.append(send)  # for `lose`
+            raise
+        finally:
+            self._sends = [*waiting, *sends]
 
     def _finish_receives(self, received: Received) -> None:
-        waiting = []
-        for receive in self._receives:
+        for receive in list(self._receives):
             source, large, requests = receive
             if self._mpi.Request.Testall(requests):
+                self._receives.remove(receive)
                 received.append((source, [large]))
-            else:
-                waiting.append(receive)
-        self._receives = waiting
 
     def arrived(self) -> bool:
         """Return whether a bundle is here; asking moves on what is under way."""
-        return bool(self._comm.Iprobe(self._any_source, self._any_tag))
+        try:
+            return bool(self._comm.Iprobe(self._any_source, self._any_tag))
+        except self._exception as error:
+            self._note_failure(error)
+            return True
 
     def sending(self) -> bool:
         """Return whether a send or a large receive is under way."""
@@ -199,14 +244,93 @@ class MPITransport(Transport):
 
     def lost_ranks(self) -> list[Rank]:
         """Return the ranks that MPI has reported as failed since the last call."""
+        if self._stranded:
+            self._finish_stranded()
+        if not self._lost:
+            return []
         return [self._lost.popleft() for _ in range(len(self._lost))]
+
+    # --- ranks that are gone ---
+
+    @property
+    def tells_losses(self) -> bool:
+        """Whether MPI reports ranks that fail, and comes to an end without them."""
+        return "Open MPI" in self.library
+
+    def _note_failure(self, error: Any) -> None:
+        """Find out which ranks have failed; raise the error if it is about something else."""
+        MPI, comm = self._mpi, self._comm  # noqa: N806
+        kind = error.Get_error_class()
+        if kind not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS):
+            raise error
+        failed, members = comm.Get_failed(), comm.Get_group()
+        ranks = MPI.Group.Translate_ranks(failed, list(range(failed.Get_size())), members)
+        failed.Free()
+        members.Free()
+        new = [rank for rank in ranks if rank not in self.gone]
+        if kind == MPI.ERR_IN_STATUS and not new:
+            raise error
+        comm.Ack_failed()  # or each probe would go on to raise
+        for rank in new:
+            self.lose(rank)
+            self._lost.append(rank)
+
+    def lose(self, rank: Rank) -> None:
+        """Give a rank up: what is under way with it may never end."""
+        if rank in self.gone:
+            return
+        self.gone.add(rank)
+        sends, self._sends = self._sends, []
+        for send in sends:
+            request, content, large, receiver = send
+            if receiver == rank:
+                on_sent = None if large is None else large.on_sent
+                self._stranded.append(([request], content, on_sent))
+            else:
+                self._sends.append(send)
+        receives, self._receives = self._receives, []
+        for receive in receives:
+            source, large, requests = receive
+            if source == rank:
+                for request in requests:
+                    if not self._is_over(request):
+                        request.Cancel()
+                self._stranded.append((requests, large, partial(self.give_up, large)))
+            else:
+                self._receives.append(receive)
+
+    def _finish_stranded(self) -> None:
+        """Hand back the buffers that MPI does not touch any more."""
+        now = time.monotonic()
+        if now < self._next_stranded:
+            return
+        self._next_stranded = now + STRANDED_INTERVAL_S
+        stranded, self._stranded = self._stranded, []
+        for entry in stranded:
+            requests, _, finish = entry
+            if not all(self._is_over(request) for request in requests):
+                self._stranded.append(entry)
+            elif finish is not None:
+                finish()
+
+    def _is_over(self, request: Any) -> bool:
+        try:
+            return bool(request.Test())
+        except self._exception:
+            return True  # it has failed with its rank
+
+    # --- the end ---
 
     def close(self) -> None:
         """Wait for what was sent, free the communicator and finalise MPI."""
-        for request, _, _ in self._sends:
-            request.Wait()
+        for request, *_ in list(self._sends):
+            try:
+                request.Wait()
+            except self._exception as error:
+                self._note_failure(error)
         self._sends.clear()
-        self._comm.Free()
+        if not self.gone:
+            self._comm.Free()  # all ranks do it together
         self._mpi.Finalize()
 
     def abort(self, status: int) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 
 from mpicluster import messages as m
 from mpicluster.config import Config
-from mpicluster.ids import SCHEDULER_RANK, Key, Rank
+from mpicluster.errors import LostRankError
+from mpicluster.ids import FIRST_WORKER_RANK, SCHEDULER_RANK, Key, Rank
 from mpicluster.transport.base import LargeMessage, Transport
+from mpicluster.transport.silence import Silence
 from mpicluster.transport.waiting import Ladder
 from mpicluster.worker import events as e
 from mpicluster.worker import slot_protocol as p
@@ -77,6 +79,11 @@ class WorkerLoop:
         self._starting = settings.slots
         self._next_status = 0.0
         self._started = time.monotonic()
+        self._silence = Silence(config) if config.survive == "ranks" else None
+        #: How many signs of life have come from the scheduler.
+        self._scheduler_signs = 0
+        #: Why the others go on without this worker, if they do.
+        self.lost_because = ""
         self.memory = MemoryWatch(config, settings.memory_limit, self.store)
         self._handlers: dict[type[m.Message], Callable[[Rank, Any, float], None]] = {
             m.FetchValues: self._on_fetch_values,
@@ -91,6 +98,7 @@ class WorkerLoop:
             m.DefineFunctions: self._on_define_functions,
             m.RunFunction: self._on_run_function,
             m.WorkerLost: self._on_worker_lost,
+            m.SchedulerStatus: self._on_scheduler_status,
         }
 
     def _slot_settings(self, board_fd: int) -> SlotSettings:
@@ -115,7 +123,8 @@ class WorkerLoop:
                 self._turn()
         finally:
             self.close()
-        self.transport.send(SCHEDULER_RANK, [m.WorkerStopped()])
+        if not self.lost_because:
+            self.transport.send(SCHEDULER_RANK, [m.WorkerStopped()])
 
     def _turn(self) -> None:
         """One turn of the loop."""
@@ -125,6 +134,9 @@ class WorkerLoop:
             busy = True
             for message in messages:
                 self._take(source, message, now)
+        for rank in self.transport.lost_ranks():
+            lost = m.WorkerLost(rank, "MPI reports that its process has failed")
+            self._on_worker_lost(rank, lost, now)
         for fd in self.ladder.ready():
             if fd in self.pool.by_fd:
                 busy = True
@@ -201,9 +213,23 @@ class WorkerLoop:
         for link in links:
             self.pool.send_control(link, p.RunNow(message.request, message.code))
 
-    def _on_worker_lost(self, source: Rank, message: m.WorkerLost, now: float) -> None:
+    def _on_scheduler_status(
+        self, _source: Rank, _message: m.SchedulerStatus, _now: float
+    ) -> None:
+        self._scheduler_signs += 1
+
+    def _on_worker_lost(self, _source: Rank, message: m.WorkerLost, now: float) -> None:
+        """Go on without another worker; leave if this one is meant."""
+        if message.rank < FIRST_WORKER_RANK:
+            raise LostRankError(message.rank, message.reason)
+        if message.rank == self.transport.rank:
+            self.lost_because = message.reason
+            self.core.stopping = True
+            return
+        self.transport.lose(message.rank)
+        self.core.receive(SCHEDULER_RANK, message, now)
+        self.relay.rank_lost(message.rank)
         self.values.sharing.rank_lost(message.rank)
-        self.core.receive(source, message, now)
 
     def _values_came(
         self, source: Rank, request: int, keys: list[Key], values: list[bytes], now: float
@@ -383,6 +409,8 @@ class WorkerLoop:
 
     def _send_status(self, now: float) -> None:
         self._next_status = now + self.config.status_interval_s
+        if self._silence is not None:
+            self._watch_scheduler(self._silence, now)
         if self._starting:
             return
         state = self.core.state
@@ -402,6 +430,15 @@ class WorkerLoop:
             "received_bytes": self.values.received_nbytes,
         }
         self.transport.send(SCHEDULER_RANK, [m.WorkerStatus(metrics)])
+
+    def _watch_scheduler(self, silence: Silence, now: float) -> None:
+        """Let the zygote see that this rank is alive; see whether the scheduler is."""
+        self.pool.zygote.tell_alive()
+        signs = {SCHEDULER_RANK: self._scheduler_signs}
+        silent_s = silence.look(now, signs)[SCHEDULER_RANK]
+        if silent_s > self.config.lost_after_s:
+            reason = f"nothing has been heard from it for {silent_s:.0f} s"
+            raise LostRankError(SCHEDULER_RANK, reason)
 
     def _watch_memory(self, now: float) -> None:
         """Do what the memory policy says."""

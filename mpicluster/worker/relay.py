@@ -21,8 +21,9 @@ class ClientRelay:
         self._transport = transport
         self._values = values
         self._links: dict[ClientId, SlotLink] = {}
-        #: {key: [(link, request), ...]} of values that have been asked for and are on their way.
-        self._waiting: dict[Key, list[tuple[SlotLink, int]]] = {}
+        #: {key: [(link, request, holder), ...]} of values that are on their way.
+        self._waiting: dict[Key, list[tuple[SlotLink, int, Rank]]] = {}
+        self._lost: set[Rank] = set()
 
     def from_slot(self, link: SlotLink, message: p.FromSlotClient) -> list[m.Message]:
         """Pass a bundle on; return what this worker itself is to do."""
@@ -43,10 +44,10 @@ class ClientRelay:
         """Answer what is here; the rest is fetched from its holder."""
         missing: list[list[object]] = []
         for key in message.keys:
-            if key in self._values.store:
+            if key in self._values.store or holder in self._lost:
                 self._answer(link, message.request, key)
             else:
-                self._waiting.setdefault(key, []).append((link, message.request))
+                self._waiting.setdefault(key, []).append((link, message.request, holder))
                 missing.append([key, 0, [holder]])
         return [m.AcquireValues(missing)] if missing else []
 
@@ -74,8 +75,15 @@ class ClientRelay:
         """Answer the clients that wait for these values; those not in the store are missing."""
         if self._waiting:
             for key in keys:
-                for link, request in self._waiting.pop(key, ()):
+                for link, request, _ in self._waiting.pop(key, ()):
                     self._answer(link, request, key)
+
+    def rank_lost(self, rank: Rank) -> None:
+        """What was to come from a rank will not: the client asks the scheduler anew."""
+        self._lost.add(rank)
+        for key, waiting in list(self._waiting.items()):
+            if any(holder == rank for _, _, holder in waiting):
+                self.values_arrived([key])
 
     def slot_ended(self, link: SlotLink) -> None:
         """The client of a slot that has ended leaves."""

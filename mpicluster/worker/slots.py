@@ -4,6 +4,7 @@ Owns the zygote's process and the sockets; decides nothing about tasks. `spawn_z
 called before MPI is initialised.
 """
 
+import contextlib
 import os
 import pickle
 import re
@@ -19,7 +20,7 @@ from mpicluster.ids import ClientId, slot_client
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.slot import SlotSettings
-from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded
+from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded, WorkerAlive
 
 #: Variables by which MPI libraries and launchers recognise their processes; a task that starts an
 #: MPI program of its own must not be taken for a rank of ours.
@@ -50,6 +51,12 @@ class Zygote:
     process: subprocess.Popen[bytes]
     socket: socket.socket
 
+    def tell_alive(self) -> None:
+        """Tell the zygote that this rank turns its loop."""
+        # It may have more of these than it needs; and that it has ended is noticed in `ended`.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            self.socket.send(pickle.dumps(WorkerAlive()), socket.MSG_DONTWAIT)
+
 
 def modules_to_preload(script: str) -> list[str]:
     """Return what a zygote should import for a script with this text.
@@ -63,9 +70,14 @@ def modules_to_preload(script: str) -> list[str]:
 
 
 def spawn_zygote(
-    threads_per_slot: int, paths: Iterable[str] = (), modules: Iterable[str] = PRELOAD
-) -> Zygote:
-    """Start a zygote that imports `modules`; `paths` come first where it looks for them."""
+    threads_per_slot: int, paths: Iterable[str] = (), modules: Iterable[str] = PRELOAD,
+    patience_s: float = 0.0,
+) -> Zygote:  # fmt: skip
+    """Start a zygote that imports `modules`; `paths` come first where it looks for them.
+
+    With `patience_s` it ends this process when that is silent for so long, after the first
+    `tell_alive`.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(MPI_VARIABLES)
@@ -76,7 +88,10 @@ def spawn_zygote(
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
     program = "import sys; from mpicluster.worker.zygote import main; main(sys.argv[1:])"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), ",".join(modules)],
+        [
+            sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()),
+            ",".join(modules), str(patience_s),
+        ],
         pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     theirs.close()

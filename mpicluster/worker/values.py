@@ -27,6 +27,7 @@ class ValueTraffic:
         self.transport = transport
         self.sharing = Sharing(transport, home)
         transport.allocate = self._allocate
+        transport.give_up = self._give_up
         #: Bytes of values sent to and received from other ranks.
         self.sent_nbytes: NBytes = 0
         self.received_nbytes: NBytes = 0
@@ -91,6 +92,11 @@ class ValueTraffic:
         self._arriving[_arrival(message)] = segment
         view = segment.view()
         return [view] if len(message.pieces) == 1 else split_frames(view, message.extents)
+
+    def _give_up(self, message: LargeMessage) -> None:
+        """Free the place of a large value whose sender is lost."""
+        message.buffers = []
+        self._arriving.pop(_arrival(message)).let_go()
 
     def keep_large(self, message: LargeMessage) -> e.ValuesStored:
         """Put a large value that has come completely into the store."""

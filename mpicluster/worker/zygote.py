@@ -3,7 +3,9 @@
 The zygote is a clean process without MPI and without threads. It imports the packages that tasks
 commonly need once per host, then forks a slot in milliseconds whenever its worker asks. It is
 started by `slots.spawn_zygote` before MPI is initialised, because forking a
-process that runs MPI is not safe. It tells the worker how each slot ended, and ends with it.
+process that runs MPI is not safe. It tells the worker how each slot ended, and ends with it. Where
+the cluster survives the loss of a worker, it also ends a worker that hangs: the others have given
+that up, and the launcher would wait for it for ever.
 
 Requests are single packets on a Unix socket: a pickle of `ForkSlot` with the slot's two sockets as
 ancillary data. Answers are pickles too.
@@ -14,10 +16,12 @@ import ctypes
 import importlib
 import os
 import pickle
+import platform
 import select
 import signal
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +32,8 @@ _PR_SET_PDEATHSIG = 1
 #: A slot is the first that the kernel takes when memory is short, long before its rank.
 OOM_SCORE_ADJ = 800
 PACKET_BYTES = 1 << 20
+#: How often a zygote looks whether its worker hangs, in seconds.
+WATCH_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,48 @@ class SlotEnded:
     status: int
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerAlive:
+    """The worker turns its loop; sent often where the zygote has to watch that."""
+
+
+class Watch:
+    """Notices that a worker hangs, without a clock of its own."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        #: How long nothing has been heard; None before the first sign of life.
+        self._silent_s: float | None = None
+        self._last_look = 0.0
+
+    def heard(self) -> None:
+        """Take note of a sign of life."""
+        self._silent_s = 0.0
+
+    def is_over(self, now: float) -> bool:
+        """Return whether patience is at an end.
+
+        Time in which this process was stopped itself does not count: so was the worker, perhaps.
+
+        >>> watch = Watch(1.0)
+        >>> watch.is_over(100.0), watch.heard(), watch.is_over(101.0), watch.is_over(102.0)
+        (False, None, False, True)
+        """
+        passed_s = min(now - self._last_look, 2 * WATCH_INTERVAL_S)
+        self._last_look = now
+        if self._silent_s is None:
+            return False
+        self._silent_s += passed_s
+        return self._silent_s > self._patience_s
+
+
 class Zygote:
     """The process that forks slots."""
 
-    def __init__(self, worker: socket.socket) -> None:
+    def __init__(self, worker: socket.socket, patience_s: float = 0.0) -> None:
         self.worker = worker
+        self._patience_s = patience_s
+        self._watch = Watch(patience_s)
         self.children: dict[int, int] = {}
 
     def run(self) -> None:
@@ -61,12 +104,16 @@ class Zygote:
         worker_fd = self.worker.fileno()
         try:
             while True:
-                ready, _, _ = select.select([worker_fd, wake_read], [], [])
+                seconds = WATCH_INTERVAL_S if self._patience_s else None
+                ready, _, _ = select.select([worker_fd, wake_read], [], [], seconds)
                 if wake_read in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake_read, 4096)
                     self._reap()
                 if worker_fd in ready and not self._serve():
+                    return
+                if self._patience_s and self._watch.is_over(time.monotonic()):
+                    self._end_worker()
                     return
         finally:
             for pid in self.children:
@@ -80,7 +127,10 @@ class Zygote:
             return False
         if not packet:
             return False
-        request: ForkSlot = pickle.loads(packet)
+        request: ForkSlot | WorkerAlive = pickle.loads(packet)
+        if isinstance(request, WorkerAlive):
+            self._watch.heard()
+            return True
         pid = os.fork()
         if pid == 0:
             self._become_slot(request, fds)
@@ -88,6 +138,15 @@ class Zygote:
             os.close(fd)
         self.children[pid] = request.settings.index
         return True
+
+    def _end_worker(self) -> None:
+        worker = os.getppid()
+        print(
+            f"mpicluster: the worker in process {worker} on {platform.node()} has done nothing for "
+            f"{self._patience_s:.0f} s (lost_after_s) and is ended; the others go on.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        os.kill(worker, signal.SIGKILL)
 
     def _become_slot(self, request: ForkSlot, fds: list[int]) -> None:
         status = 1
@@ -127,6 +186,7 @@ def die_with_parent() -> None:
 def main(arguments: list[str]) -> None:
     """Import what tasks commonly need, then fork slots."""
     fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2]
+    patience_s = float(arguments[3])
     die_with_parent()
     if os.getppid() != parent:
         return
@@ -134,5 +194,5 @@ def main(arguments: list[str]) -> None:
     for module in modules.split(","):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    Zygote(socket.socket(fileno=fd)).run()
+    Zygote(socket.socket(fileno=fd), patience_s).run()
 

@@ -143,10 +143,45 @@ def odd_contents(transport: Transport) -> None:
     found.all_left()
 
 
+def a_rank_that_is_given_up(transport: Transport) -> None:
+    """Nothing is sent to it, what it sends is dropped, lent buffers come back, it is not named.
+
+    Rank 0 gives rank 2 up, which lives and sends to it; rank 1 passes on that this has left.
+    """
+    found = Collected(transport)
+    content = [memoryview(bytes(3_000_000))]
+    returned: list[int] = []
+    large = LargeValueSent(
+        1, 1, [3_000_000], [3_000_000], content, on_sent=lambda: returned.append(1)
+    )
+    if transport.rank == 0:
+        transport.lose(2)
+        transport.send(2, [FreeKeys([1]), large])
+        assert returned == [1]
+        assert not transport.sending()
+        transport.send(1, [FreeKeys([2])])
+        found.until(lambda: len(found.messages) == 1)
+        assert found.messages == [(1, FreeKeys([3]))]
+        assert transport.lost_ranks() == []
+    elif transport.rank == 1:
+        found.until(lambda: len(found.messages) == 1)
+        transport.send(2, [FreeKeys([2])])
+        found.until(lambda: len(found.messages) == 2)
+        transport.send(0, [FreeKeys([3])])
+    else:
+        found.until(lambda: len(found.messages) == 1)
+        assert found.messages == [(1, FreeKeys([2]))]
+        transport.send(0, [FreeKeys([4]), large])
+        found.until(lambda: returned == [1])
+        transport.send(1, [FreeKeys([5])])
+    found.all_left()
+
+
 CHECKS: list[Callable[[Transport], None]] = [
     order_within_a_pair,
     many_both_ways,
     large_values,
     places_for_buffers,
     odd_contents,
+    a_rank_that_is_given_up,  # the last one: it stays so
 ]

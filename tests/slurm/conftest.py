@@ -8,14 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness import ENVIRONMENTS, Environment
+from slurm_harness import TESTCLUSTER, activated
 
 from jobqueue import Configuration, Slurm
 
-TESTCLUSTER = Path(__file__).resolve().parents[2] / "slurm" / "testcluster"
 NODES = 3
 CPUS = 4
 
@@ -60,3 +61,23 @@ def slurm(cluster: Path, work: Path) -> Slurm:
         poll_interval_s_max=0.3,
         file_patience_s=5,
     )
+
+
+@pytest.fixture
+def script(work: Path) -> Callable[..., Path]:
+    """Return a function that writes a script and returns its path."""
+
+    def write(text: str, name: str = "analysis.py") -> Path:
+        path = work / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(params=ENVIRONMENTS, ids=lambda found: found.name)
+def environment(request: pytest.FixtureRequest, cluster: Path, work: Path) -> Iterator[Environment]:
+    """Run with each MPI first in PATH."""
+    found: Environment = request.param
+    with activated(found, work):
+        yield found

@@ -112,17 +112,6 @@ def test_a_queued_job_waits_with_a_reason_and_can_be_cancelled(slurm: Slurm, wor
     assert first.wait(60) is JobState.CANCELLED
 
 
-@pytest.mark.slow
-def test_the_walltime_ends_a_job_and_the_warning_comes_before(slurm: Slurm) -> None:
-    code = "trap 'echo warned' USR1; while :; do sleep 0.2; done"
-    job = slurm.submit_command_line(["bash", "-c", code], walltime="1m", signal_before_s=50)
-    assert job.wait(180) is JobState.FAILED
-    assert "time limit" in job.status.reason
-    assert job.exit_status == 143
-    assert job.output() == "warned\n"
-    assert "DUE TO TIME LIMIT" in job.output("batch")
-
-
 def test_an_array(slurm: Slurm) -> None:
     code = 'echo "element $JOBQUEUE_ARRAY_INDEX"; exit $((JOBQUEUE_ARRAY_INDEX / 6))'
     job = slurm.submit_command_line(["bash", "-c", code], array="0-6:2%2", cpus_per_task=1)

@@ -55,6 +55,10 @@ def test_a_cluster_starts_and_stops_without_a_trace(place: Path, apart: bool) ->
     assert started.returncode == 0, started.stderr
     assert started.stdout == f"export SLURM_CONF='{place}/slurm.conf'\n"
     try:
+        if apart and Path("/dev/net/tun").exists():
+            for milliseconds in (1, 2):  # a second wire takes the place of the first
+                slow = testcluster("delay", "--ms", milliseconds, place, "n2")
+                assert slow.returncode == 0, slow.stderr
         code = "hostname; setsid sleep 4712.5 >/dev/null 2>&1 </dev/null &"
         variables = os.environ | {"SLURM_CONF": f"{place}/slurm.conf"}
         words = ["srun", "--nodes=2", "--ntasks=2", "bash", "-c", code]
@@ -83,3 +87,4 @@ def test_what_is_no_cluster_is_not_stopped(place: Path) -> None:
     assert testcluster("start", place).returncode == 1
     assert (place / "valuable").exists()
     assert testcluster("env", place).returncode == 1
+    assert testcluster("delay", place, "n1").returncode == 1

@@ -422,7 +422,8 @@ def test_an_interface_over_infiniband_is_a_fabric(tmp_path: Path) -> None:
 
 
 def test_granted_cores() -> None:
-    assert host.granted_cores({"SLURM_CPUS_ON_NODE": "12"}) == 12
+    assert host.granted_cores({"SLURM_CPUS_ON_NODE": "1"}) == 1
+    assert host.granted_cores({"SLURM_CPUS_ON_NODE": "1000000"}) == os.cpu_count()
     assert host.granted_cores({"NCPUS": "many"}) >= 1
 
 

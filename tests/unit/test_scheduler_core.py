@@ -1,8 +1,10 @@
 """What does the scheduler's core do in single situations, mostly races that went wrong once?"""
 
 from mpicluster import messages as m
-from mpicluster.ids import SCHEDULER_RANK
+from mpicluster.config import Config
+from mpicluster.ids import SCHEDULER_RANK, first_number, slot_client
 from mpicluster.messages import TaskOptions
+from mpicluster.scheduler.core import SchedulerCore
 from mpicluster.scheduler.records import TaskState
 from tests.unit.core_environment import CLIENT, NBYTES, OTHER_CLIENT, SchedulerEnvironment
 
@@ -275,7 +277,63 @@ def test_all_workers_are_lost() -> None:
     env.submit("a")
     env.take(3, m.ComputeTasks)
     env.say(SCHEDULER_RANK, m.WorkerLost(3, "a test"))
-    assert env.take(CLIENT, m.KeysErred).error[1] == "NoValidWorkerError"
+    error = env.take(CLIENT, m.KeysErred).error
+    assert error[1] == "NoValidWorkerError"
+    assert "all workers of this cluster are lost" in error[2]
+
+
+def test_the_end_does_not_wait_for_a_lost_worker() -> None:
+    env = SchedulerEnvironment(workers=3, survive="ranks")
+    env.lose(3)
+    env.say(CLIENT, m.ClientStopped(stop=True))
+    env.take(4, m.StopWorker)
+    env.take(5, m.StopWorker)
+    env.say(4, m.WorkerStopped())
+    env.nothing_left()
+    env.say(SCHEDULER_RANK, m.WorkerLost(5, "a test"))
+    assert env.core.stopped
+    env.take(CLIENT, m.ClusterStopped)
+
+
+def test_clients_in_the_tasks_of_a_lost_worker_leave() -> None:
+    """What they wanted is released, and the lock that one of them held is free again."""
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    inside = slot_client(3, 1)
+    key = first_number(inside) + 1
+    env.say(inside, m.ClientStarted({}), m.DefineFunctions([2], ["g"], [b"code"]))
+    env.take(inside, m.ClusterStarted)
+    env.say(inside, m.Coordinate(1, "semaphore", "l", "acquire", [1]))
+    assert env.take(inside, m.Answer).request == 1
+    env.say(CLIENT, m.Coordinate(2, "semaphore", "l", "acquire", [1]))
+    env.say(inside, m.SubmitTasks([key], [2], [b""], [], bytes([1]), None))
+    worker = next(rank for rank, message in env.sent if isinstance(message, m.ComputeTasks))
+    env.take(worker, m.DefineFunctions)
+    env.take(worker, m.ComputeTasks)
+    env.take(inside, m.TasksAccepted, optional=True)
+    env.lose(3)
+    assert env.take(CLIENT, m.Answer).request == 2
+    assert key not in env.core.state.tasks
+    assert inside not in env.core.state.clients
+    env.take(4, m.CancelTasks, optional=worker == 3)
+    env.nothing_left()
+
+
+def test_silence_is_measured_against_what_a_worker_is_doing() -> None:
+    env = SchedulerEnvironment(workers=2, lost_after_s=30, start_timeout_s=300, stop_timeout_s=8)
+    env.now = 5.0
+    env.say(3, m.WorkerStatus({}))
+    assert env.core.signs_of_life() == {3: 5.0, 4: 0.0}
+    assert env.core.patience_s(3) == 30
+    env.say(CLIENT, m.ClientStopped(stop=True))
+    env.say(3, m.WorkerStopped())
+    assert env.core.signs_of_life() == {4: 0.0}
+    assert env.core.patience_s(4) == 6
+
+
+def test_a_worker_that_has_not_started_may_be_silent_for_longer() -> None:
+    core = SchedulerCore(Config(), [2])
+    assert core.signs_of_life() == {2: -1.0}
+    assert core.patience_s(2) == Config().start_timeout_s
 
 
 def test_resources_are_held_while_a_task_runs() -> None:

@@ -1,0 +1,108 @@
+"""How does a rank leave, in order, broken, or because another rank is gone?
+
+As long as all ranks live, in order is MPI_Finalize, and MPI_Abort ends all of them. Where ranks may
+be lost (survive = "ranks") neither holds. MPICH's MPI_Finalize waits for ever for a rank that is
+gone. Under Open MPI's ULFM, MPI_Abort and a status that is not 0 end nothing but their own rank and
+are not reported to the others; what is reported is a process that ends by a signal.
+"""
+
+import faulthandler
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from typing import NoReturn
+
+from mpicluster.config import Config
+from mpicluster.errors import LostRankError
+from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
+from mpicluster.transport.mpi import MPITransport, remove_shared_files
+
+#: A launcher ends all ranks when the first one fails, so the others leave rank 0 time to speak.
+TIME_TO_SPEAK_S = 2.0
+#: A rank that leaves without MPI_Finalize moves its last messages on for this long.
+LAST_MESSAGES_S = 0.5
+_PAUSE_S = 0.001
+
+
+def leave_mpi(transport: MPITransport, config: Config, status: int = 1) -> None:
+    """Give MPI up at the end of the job; `status` is for an end by force.
+
+    Should another rank not come along, say where this one waits, and end.
+    """
+    if config.survive != "ranks":
+        faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
+        transport.close()
+        faulthandler.cancel_dump_traceback_later()
+        return
+    # Hydra sends it to all when a rank ends, and the interpreter's own end would not survive it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if transport.gone and not transport.tells_losses:
+        _move_last_messages(transport)
+        remove_shared_files()
+    else:
+        # A rank may have been lost since the others were told to leave.
+        timer = threading.Timer(config.stop_timeout_s, partial(_leave_without_mpi, status))
+        timer.daemon = True
+        timer.start()
+        transport.close()
+        timer.cancel()
+
+
+def _move_last_messages(transport: MPITransport) -> None:
+    end = time.monotonic() + LAST_MESSAGES_S
+    while time.monotonic() < end:
+        transport.receive()
+        time.sleep(_PAUSE_S)
+
+
+def _leave_without_mpi(status: int) -> NoReturn:
+    place = f"process {os.getpid()} on {platform.node()}"
+    say(f"{place}: MPI_Finalize does not return, since a rank is lost; leaving without it.")
+    end_now(status)
+
+
+def end_now(status: int) -> NoReturn:
+    """End this process without MPI and without the interpreter's end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    remove_shared_files()
+    os._exit(status)
+
+
+def say(text: str) -> None:
+    """Print a sentence to the job's log."""
+    print(f"mpicluster: {text}", file=sys.stderr, flush=True)
+
+
+def abort(transport: MPITransport, config: Config, text: str) -> NoReturn:
+    """End a broken rank, and with it the job if that cannot go on without it."""
+    say(f"rank {transport.rank} on {platform.node()}: {text}")
+    is_worker = transport.rank >= FIRST_WORKER_RANK
+    if config.survive == "ranks" and (is_worker or transport.tells_losses):
+        leave_as_lost()
+    transport.abort(1)
+    end_now(1)
+
+
+def leave_as_lost() -> NoReturn:
+    """End this rank such that everybody sees that it is gone."""
+    sys.stdout.flush()
+    remove_shared_files()
+    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def end_for_loss(transport: MPITransport, error: LostRankError) -> NoReturn:
+    """End the job, since rank 0 or rank 1 is gone: the one that is left says so."""
+    speaker = CLIENT_RANK if error.rank == SCHEDULER_RANK else SCHEDULER_RANK
+    if transport.rank != speaker:
+        time.sleep(TIME_TO_SPEAK_S)
+    if transport.rank == speaker or speaker in transport.gone or not transport.tells_losses:
+        say(f"rank {transport.rank} on {platform.node()}: {error}")
+    if not transport.tells_losses:
+        transport.abort(1)
+    end_now(1)  # Open MPI tells each rank of the loss, so each ends by itself
