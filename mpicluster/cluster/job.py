@@ -9,6 +9,7 @@ import faulthandler
 import os
 import platform
 import runpy
+import select
 import signal
 import sys
 import time
@@ -44,7 +45,7 @@ from mpicluster.cluster.opening import describe_world
 from mpicluster.cluster.supervisor import Supervised, supervise
 from mpicluster.config import Config
 from mpicluster.errors import LostRankError, WorldError
-from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK
+from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.mpi import (
     MPITransport,
@@ -181,7 +182,7 @@ def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
     cores = sorted(os.sched_getaffinity(0))[: available_cores()]
     info = {
         "host": platform.node(), "cores": cores, "memory": available_memory(),
-        "versions": local_versions(), "home": host_identity(),
+        "versions": local_versions(), "home": host_identity(), "pid": os.getpid(),
     }  # fmt: skip
     gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
     return gathered
@@ -228,7 +229,10 @@ def _run_loop(
     try:
         if roles.role_of(transport.rank) is roles.Role.SCHEDULER:
             ranks = list(range(FIRST_WORKER_RANK, transport.size))
-            SchedulerLoop(transport, config, ranks).run(freeze=True)
+            scheduler = SchedulerLoop(transport, config, ranks)
+            if config.survive == "ranks":
+                scheduler.script_is_gone = _watch_script(infos)
+            scheduler.run(freeze=True)
         else:
             settings = _worker_settings(transport.rank, infos, options)
             loop = WorkerLoop(transport, config, settings, zygote or spawn_zygote(1))
@@ -242,6 +246,21 @@ def _run_loop(
         abort(transport, config, traceback.format_exc())
     # Not os._exit: MPICH tells its launcher in an exit handler that this rank ends in order.
     raise SystemExit(0)
+
+
+def _watch_script(infos: list[dict[str, Any]]) -> Callable[[], bool]:
+    """Return a question: has the process of rank 1 ended? Always no if it is out of sight.
+
+    Hydra may leave rank 0 alone when rank 1 ends by a signal while nothing is printed.
+    """
+    ours, theirs = infos[SCHEDULER_RANK], infos[CLIENT_RANK]
+    if ours["home"] != theirs["home"]:
+        return bool
+    try:
+        process = os.pidfd_open(theirs["pid"])  # readable once the process has ended
+    except OSError:  # Linux before 5.3
+        return bool
+    return lambda: bool(select.select([process], [], [], 0)[0])
 
 
 def _leave_others(transport: MPITransport, reason: str) -> NoReturn:

@@ -84,6 +84,7 @@ def abort(transport: MPITransport, config: Config, text: str) -> NoReturn:
     is_worker = transport.rank >= FIRST_WORKER_RANK
     if config.survive == "ranks" and (is_worker or transport.tells_losses):
         leave_as_lost()
+    remove_shared_files()
     transport.abort(1)
     end_now(1)
 
@@ -103,6 +104,7 @@ def end_for_loss(transport: MPITransport, error: LostRankError) -> NoReturn:
         time.sleep(TIME_TO_SPEAK_S)
     if transport.rank == speaker or speaker in transport.gone or not transport.tells_losses:
         say(f"rank {transport.rank} on {platform.node()}: {error}")
+    remove_shared_files()
     if not transport.tells_losses:
         transport.abort(1)
     end_now(1)  # Open MPI tells each rank of the loss, so each ends by itself

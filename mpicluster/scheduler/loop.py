@@ -7,6 +7,7 @@ pause.
 import gc
 import sys
 import time
+from collections.abc import Callable
 
 from mpicluster import messages as m
 from mpicluster.config import Config
@@ -26,6 +27,8 @@ class SchedulerLoop:
         self.core = SchedulerCore(config, worker_ranks)
         self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
         self._silence = Silence(config) if config.survive == "ranks" else None
+        #: Tells whether the process of rank 1 has ended, as far as somebody here can know.
+        self.script_is_gone: Callable[[], bool] = bool
 
     def run(self, freeze: bool = False) -> None:
         """Schedule until the client says that all is over.
@@ -73,6 +76,8 @@ class SchedulerLoop:
     def _look_for_silent(self, silence: Silence, now: float) -> None:
         """Give a sign of life, and give up the workers that have given none for too long."""
         core = self.core
+        if self.script_is_gone():
+            raise LostRankError(CLIENT_RANK, "its process has ended")
         signs = core.signs_of_life()
         for rank in signs:
             self.transport.send(rank, [m.SchedulerStatus()])

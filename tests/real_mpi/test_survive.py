@@ -290,6 +290,51 @@ def test_the_job_ends_with_its_scheduler_or_script(
     remove_files_of_mpich(runner)
 
 
+#: Makes Hydra take this machine for two hosts, each with a process of Hydra's and over the network.
+TWO_HOSTS = [
+    f"--launcher-option={word}" for word in ("-launcher", "fork", "-hosts", "one:3,other:2")
+]
+
+
+def test_lost_on_another_host(runner: Runner, program: Program) -> None:
+    if runner.environment.name != "mpich":
+        pytest.skip("only Hydra can take one machine for two hosts")
+    script = program(CLIENT + """
+futures = client.map(abs, range(300))
+client.gather(futures)
+end(3)
+print(client.submit(sum, futures).result() == sum(range(300)))
+until_lost(3)
+print(sorted(client.scheduler_info()["workers"]))
+sys.exit(3)
+""")
+    command = words(runner, script)
+    command[4:4] = TWO_HOSTS
+    ended = runner.run(*command, timeout=TIMEOUT_S)
+    assert ended.stdout.splitlines() == ["True", "[2, 4]"], ended
+    assert ended.status == 3, ended
+    assert_lost(ended, 3)
+
+
+def test_workers_of_another_host_end_with_the_script(
+    runner: Runner, program: Program
+) -> None:
+    """Hydra ends the ranks of that host at once, or later, and leaves the other hosts alone."""
+    if runner.environment.name != "mpich":
+        pytest.skip("only Hydra can take one machine for two hosts")
+    command = words(runner, program(WAITING))
+    command[4:4] = TWO_HOSTS
+    process = runner.start(*command)
+    assert process.stdout is not None
+    psutil.Process(int(process.stdout.readline())).kill()
+    ended = runner.wait(TIMEOUT_S)
+    assert ended.status != 0, ended
+    assert "which ran the script, is gone" in ended.stderr or (
+        "which was the scheduler, is gone: nothing has been heard" in ended.stderr
+    ), ended
+    remove_files_of_mpich(runner)
+
+
 def scheduler_of(runner: Runner, script: int) -> int:
     """Return the process of rank 0, the sibling of the script's that no worker is."""
     ranks = [
