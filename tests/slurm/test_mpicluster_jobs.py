@@ -144,15 +144,18 @@ def test_the_walltime_ends_all_ranks_and_slots(
     """Jobs of each MPI and one that is warned before, all at once: a walltime is a minute."""
     path = script(ENDLESS)
     code = "trap 'echo warned' USR1; while :; do sleep 0.2; done"
+    # A job that does not say how much memory it needs gets all of its nodes.
     warned = slurm.submit_command_line(
-        ["bash", "-c", code], walltime="1m", signal_before_s=50, cpus_per_task=1
-    )
+        ["bash", "-c", code], walltime="1m", signal_before_s=50, cpus_per_task=1,
+        memory_per_node="1GiB",
+    )  # fmt: skip
+    size = ["--nodes=3", "--cpus-per-task=1", "--mem=1G", "--time=1"]
     jobs = []
     with ExitStack() as stack:
         for found in ENVIRONMENTS:
             stack.enter_context(activated(found, work))
             command = f"exec mpicluster run --slots 1 {path} begun-{found.name}"
-            jobs.append(sbatch("--nodes=3", "--cpus-per-task=1", "--time=1", f"--wrap={command}"))
+            jobs.append(sbatch(*size, f"--wrap={command}"))
         for job in jobs:
             ended = wait_for(job)
             assert ended.states == ["TIMEOUT"], ended
