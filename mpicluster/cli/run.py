@@ -143,6 +143,7 @@ def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:  # 
             f"A job of {planned.ranks} ranks has no worker: rank 0 is the scheduler and rank 1 "
             "runs the script. Use -n 3 or more, or `python script.py` for a cluster without MPI."
         )
+    job_options(arguments).load_config()  # one sentence now instead of one from every rank
     command = l.build_command(planned)
     if arguments.dry_run:
         print(shlex.join(command))

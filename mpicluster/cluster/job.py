@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop, allocate_for_client
@@ -44,7 +44,7 @@ from mpicluster.cluster.leaving import (
 from mpicluster.cluster.opening import describe_world
 from mpicluster.cluster.supervisor import Supervised, supervise
 from mpicluster.config import Config
-from mpicluster.errors import LostRankError, WorldError
+from mpicluster.errors import ConfigError, LostRankError, WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.mpi import (
@@ -56,6 +56,8 @@ from mpicluster.transport.mpi import (
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
 from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, stop_zygote
+
+T = TypeVar("T")
 
 #: Exit status of a world that makes no cluster.
 WORLD_STATUS = 2
@@ -70,6 +72,12 @@ class JobOptions:
     resources: dict[str, float] = field(default_factory=dict)
     #: Settings of `Config`.
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def load_config(self) -> Config:
+        """Return the settings of the job; a `ConfigError` says what is wrong with the options."""
+        if self.memory_limit:
+            parse_bytes(self.memory_limit)
+        return Config.load(self.settings)
 
 
 class Job(Cluster):
@@ -134,10 +142,11 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     ranks leave the program here when the job is over.
     """
     faulthandler.enable()
-    config = Config.load(options.settings)
     promise = roles.read_promise(os.environ)
     if promise is None or promise.size == 1:
+        options.load_config()
         return None
+    config = _check(promise, options.load_config)
     _check(promise, lambda: roles.check_launcher(os.environ, library_text()))
     zygote: Zygote | None = None
     supervised: Supervised | None = None
@@ -165,11 +174,11 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     _run_loop(transport, config, infos, options, zygote)
 
 
-def _check(promise: roles.Promise, check: Callable[[], None]) -> None:
+def _check(promise: roles.Promise, check: Callable[[], T]) -> T:
     """Leave the program if the ranks make no cluster; one of them says why."""
     try:
-        check()
-    except WorldError as error:
+        return check()
+    except (ConfigError, WorldError) as error:
         if promise.rank == 0:
             print(f"mpicluster: {error}", file=sys.stderr, flush=True)
         else:

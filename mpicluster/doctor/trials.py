@@ -42,6 +42,9 @@ def try_arena(memory_limit: int) -> str:
     return ""
 
 
+ZYGOTE_ENDED = "the zygote that forks it has ended"
+
+
 def try_slot(rank: Rank, config: Config) -> SlotFacts:
     """Start one slot, have it run a function, and end it."""
     started = time.monotonic()
@@ -62,6 +65,8 @@ def try_slot(rank: Rank, config: Config) -> SlotFacts:
     try:
         pool.start(0)
         error = _await_answer(pool, started + SLOT_TIMEOUT_S)
+    except (BrokenPipeError, ConnectionResetError):
+        error = ZYGOTE_ENDED  # before it had our request
     except OSError as failure:
         error = f"{type(failure).__name__}: {failure}"
     finally:
@@ -84,7 +89,7 @@ def _await_answer(pool: SlotPool, deadline: float) -> str:
         if zygote in ready:
             ended = pool.ended()
             if ended is None:
-                return "the zygote that forks it has ended"
+                return ZYGOTE_ENDED
             if ended:
                 return describe_end(ended[0].status)
     return f"it has not answered within {SLOT_TIMEOUT_S:.0f} s"

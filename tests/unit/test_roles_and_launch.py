@@ -1,9 +1,11 @@
 """Do ranks get their roles, and does a job get the right command?"""
 
 import shlex
+from pathlib import Path
 
 import pytest
 
+from mpicluster.cli.main import USAGE_STATUS, main
 from mpicluster.cluster.allocation import Allocation, expand_hostlist, find_allocation
 from mpicluster.cluster.launch import (
     Launch,
@@ -129,6 +131,17 @@ def test_commands_on_one_machine() -> None:
     assert launch(MPICH, Launcher("mpiexec", "mpiexec", "mpich")) == (
         "mpiexec -n 5 -bind-to none python s.py"
     )
+
+
+def test_options_that_mean_nothing_are_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("")
+    assert main(["run", "-n", "4", "--memory-limit", "3zz", str(script)]) == USAGE_STATUS
+    assert "The size '3zz' is not understood" in capsys.readouterr().err
+    assert main(["run", "-n", "4", "--set", "spin_s=soon", str(script)]) == USAGE_STATUS
+    assert "it must be float, as for example 0.001" in capsys.readouterr().err
 
 
 def test_ranks_0_and_1_lie_beside_the_first_worker() -> None:
