@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import ENVIRONMENTS, OTHER_PYTHONS, Runner, shared_files
+from harness import ENVIRONMENTS, OTHER_PYTHONS, Runner, new_shared_files, shared_files
 
 
 @pytest.fixture(params=ENVIRONMENTS or [None], ids=lambda found: found.name if found else "none")
@@ -17,7 +17,7 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
     found = Runner(request.param, tmp_path)
     yield found
     found.assert_nothing_left()
-    assert shared_files() <= before
+    assert new_shared_files(before) == set()
 
 
 @pytest.fixture

@@ -151,6 +151,14 @@ class Runner:
             time.sleep(0.05)
 
 
+def new_shared_files(before: set[str], seconds: float = 2) -> set[str]:
+    """Return what has been left since; what another program is about to map gets some time."""
+    deadline = time.monotonic() + seconds
+    while (found := shared_files() - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 def shared_files() -> set[str]:
     """Return what lies in shared memory and scratch and is in no process's use."""
     found = {

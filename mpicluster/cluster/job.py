@@ -93,7 +93,7 @@ class Job(Cluster):
         self._config = config
         self._hosts = [info["host"] for info in infos]
         self._loop = ClientLoop(
-            transport, config, allocate_for_client, local_versions(), infos[transport.rank]["home"]
+            transport, config, allocate_for_client, local_versions(), host_identity()
         )
         self._loop.on_scheduler_lost = partial(end_for_loss, transport)
         self._loop.start()
