@@ -27,6 +27,9 @@ FIRST_WORKER_RANK: Final[Rank] = 2
 #: A client makes at most 2^36 keys, functions and requests in its life. With client numbers below
 #: 2^28 everything fits into the unsigned 64 bits of msgpack.
 CLIENT_SHIFT: Final = 36
+#: Of these numbers, each of up to 256 connections of a process has 2^28.
+CONNECTION_SHIFT: Final = 28
+CONNECTIONS_MAX: Final = 1 << (CLIENT_SHIFT - CONNECTION_SHIFT)
 #: Client numbers from here on belong to clients inside tasks (`get_client()`).
 SLOT_CLIENTS: Final = 1 << 27
 #: A worker starts fewer than this many slots that make a client, restarted ones included.

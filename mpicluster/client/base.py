@@ -12,11 +12,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from mpicluster.client import gathering
+from mpicluster.client.functions import FunctionTable
 from mpicluster.client.future import Future, error_of
 from mpicluster.client.loop import ClientLoop
 from mpicluster.client.options import find_ranks
 from mpicluster.client.records import PENDING, FutureRecord
-from mpicluster.client.submission import FunctionTable
 from mpicluster.client.timeouts import to_seconds
 from mpicluster.errors import ClusterClosedError
 from mpicluster.ids import Rank
@@ -148,7 +148,14 @@ class ClientBase:
     def _futures_in(self, value: Any) -> list[Future]:
         from mpicluster.client.collect import futures_of
 
-        return futures_of(value)
+        found = futures_of(value)
+        for future in found:
+            if future.client.loop is not self._loop:
+                raise ValueError(
+                    f"{future!r} belongs to another cluster. Give its value instead: "
+                    "future.result()."
+                )
+        return found
 
 
 def _run_callbacks(queue: SimpleQueue[Callable[[], Any] | None]) -> None:

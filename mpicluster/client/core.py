@@ -12,13 +12,13 @@ from mpicluster import messages as m
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
-from mpicluster.ids import SCHEDULER_RANK, ClientId, Key, Rank, first_number
+from mpicluster.ids import CONNECTION_SHIFT, SCHEDULER_RANK, ClientId, Key, Rank, first_number
 
 
 class ClientCore:
     """A client without its surroundings."""
 
-    def __init__(self, config: Config, client: ClientId) -> None:
+    def __init__(self, config: Config, client: ClientId, connection: int = 0) -> None:
         self.config = config
         self.client = client
         #: {key: record} of all keys with a future.
@@ -35,7 +35,9 @@ class ClientCore:
         self.stopped = False
         #: `SubmitTasks` messages that may be sent before the scheduler accepts more.
         self.credits = config.submit_credits
-        self._next_number = first_number(client) + 1
+        # Each of a process's connections has numbers of its own, so that a future of one cluster
+        # is nothing that another one knows.
+        self._next_number = first_number(client) + (connection << CONNECTION_SHIFT) + 1
         #: What goes to the scheduler, in this order.
         self._to_scheduler: deque[m.Message] = deque()
         self._to_workers: dict[Rank, list[m.Message]] = {}

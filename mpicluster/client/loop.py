@@ -5,6 +5,7 @@ something (`result`, `gather`) turns it itself and needs no switch of threads; a
 does when nobody waits, so that messages move while the script computes.
 """
 
+import itertools
 import os
 import select
 import threading
@@ -19,13 +20,15 @@ from mpicluster.client.core import ClientCore
 from mpicluster.client.records import FutureRecord
 from mpicluster.config import Config
 from mpicluster.errors import ClusterClosedError, LostRankError
-from mpicluster.ids import SCHEDULER_RANK, Key, Rank
+from mpicluster.ids import CONNECTIONS_MAX, SCHEDULER_RANK, Key, Rank
 from mpicluster.serialization.frames import frame_offsets, split_frames
 from mpicluster.transport.base import Allocate, Transport
 from mpicluster.transport.waiting import Ladder
 
 #: Tasks submitted one by one within this time of the last message travel together, in seconds.
 FLUSH_S = 0.0002
+#: Numbers the connections of this process.
+_connections = itertools.count()
 #: How often the background thread looks whether the thread that turns the loop has stopped.
 DRIVEN_REST_S = 0.005
 #: Bytes read from a file by one system call.
@@ -50,7 +53,7 @@ class ClientLoop:
         self.config = config
         #: What this process says to be lent values by workers of its host.
         self.home = home if config.share_memory else ""
-        self.core = ClientCore(config, transport.rank)
+        self.core = ClientCore(config, transport.rank, next(_connections) % CONNECTIONS_MAX)
         self.lock = threading.RLock()
         #: {request: {key: value}} of fetches under way; None for a value that is not there.
         self.fetches: dict[int, dict[Key, Arrived | None]] = {}

@@ -5,9 +5,7 @@ place, scatters large arguments, and gathers tasks into messages that go out whi
 being made. Nothing here waits for a result.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from hashlib import blake2b
 from io import BytesIO
 from typing import Any, Final
 
@@ -17,61 +15,12 @@ from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop
 from mpicluster.errors import TaskSerializationError
 from mpicluster.ids import FunctionId, Key
-from mpicluster.serialization.calls import Input, ReadsOnly
+from mpicluster.serialization.calls import Input
 from mpicluster.serialization.frames import dumps
 
-#: Functions whose pickles are remembered.
-FUNCTIONS_MAX: Final = 256
 #: Types that can neither be a future nor hold one.
 PLAIN: Final = frozenset({int, float, str, bytes, bool, complex, type(None), bytearray})
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
-
-
-class FunctionTable:
-    """The functions that the scheduler has been told."""
-
-    def __init__(self, loop: ClientLoop) -> None:
-        self._core = loop.core
-        #: Bytes of all functions that were defined.
-        self.nbytes = 0
-        self._by_digest: dict[tuple[bytes, str], FunctionId] = {}
-        self._recent: OrderedDict[tuple[Callable[..., Any], str, bool], FunctionId] = OrderedDict()
-
-    def number(
-        self, function: Callable[..., Any], prefix: str, *, reads_only: bool = False
-    ) -> FunctionId:
-        """Return a function's number; the first time it is pickled and defined.
-
-        Slots may give a function that `reads_only` the same objects as other tasks.
-        """
-        name = (function, prefix, reads_only)
-        try:
-            found = self._recent.get(name)
-        except TypeError:  # it has no hash
-            return self._define(function, prefix, reads_only)
-        if found is None:
-            found = self._recent[name] = self._define(function, prefix, reads_only)
-            if len(self._recent) > FUNCTIONS_MAX:
-                self._recent.popitem(last=False)
-        return found
-
-    def _define(
-        self, function: Callable[..., Any], prefix: str, reads_only: bool
-    ) -> FunctionId:
-        try:
-            code = dumps(ReadsOnly(function) if reads_only else function)
-        except Exception as error:
-            raise TaskSerializationError(
-                f"The function {prefix!r} cannot be pickled: {error}. Functions may refer only to "
-                "what can travel to another process; open files and connections inside them."
-            ) from error
-        digest = (blake2b(code, digest_size=16).digest(), prefix)
-        number = self._by_digest.get(digest)
-        if number is None:
-            number = self._by_digest[digest] = self._core.next_number()
-            self.nbytes += len(code)
-            self._core.to_scheduler(m.DefineFunctions([number], [prefix], [code]))
-        return number
 
 
 class InputList:

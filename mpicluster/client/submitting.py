@@ -12,7 +12,7 @@ from mpicluster.client.future import Future
 from mpicluster.client.moving import Moving
 from mpicluster.client.options import make_options
 from mpicluster.client.records import ERROR, FutureRecord
-from mpicluster.ids import Key
+from mpicluster.ids import FunctionId, Key
 
 #: Calls of a `map` that are made while the lock is held: enough to make its cost small.
 CALLS_PER_LOCK = 100
@@ -63,7 +63,8 @@ class Submitting(Moving):
         with self.lock:
             self._check_open()
             buffer = submission.TaskBuffer(self._loop, options)
-            future = self._add_call(buffer, func, prefix, args, kwargs, key, pure)
+            function = self.functions.number(func, prefix)
+            future = self._add_call(buffer, function, prefix, args, kwargs, key, pure)
             buffer.send()
         self._loop.flush_soon()
         return future
@@ -108,13 +109,17 @@ class Submitting(Moving):
         futures: list[Future] = []
         buffer = submission.TaskBuffer(self._loop, options)
         self._loop.check()
+        with self.lock:
+            function = self.functions.number(func, prefix)
         calls = zip(*iterables, strict=False)
         while chunk := list(islice(calls, CALLS_PER_LOCK)):
             with self.lock:
                 self._check_open()
                 for args in chunk:
                     name = next(names) if names is not None else None
-                    futures.append(self._add_call(buffer, func, prefix, args, kwargs, name, pure))
+                    futures.append(self._add_call(
+                        buffer, function, prefix, args, kwargs, name, pure
+                    ))
                     if buffer.full:
                         self.send_full(buffer)
         with self.lock:
@@ -144,7 +149,7 @@ class Submitting(Moving):
     def _add_call(
         self,
         buffer: submission.TaskBuffer,
-        func: Callable[..., Any],
+        function: FunctionId,
         prefix: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -155,7 +160,6 @@ class Submitting(Moving):
         core = self._loop.core
         if name is not None and name in core.by_name:
             return self.make_future(core.by_name[name])
-        function = self.functions.number(func, prefix)
         payload, inputs = self._pickle_call(buffer, prefix, args, kwargs)
         token = (function, payload, tuple(inputs)) if name is None and pure else None
         if token is not None:

@@ -7,6 +7,7 @@ and everything that refers to the user's script, which other processes cannot im
 """
 
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
@@ -90,6 +91,17 @@ def loads(frame: bytes | memoryview) -> Any:
 def from_frames(frames: list[memoryview]) -> Any:
     """Return the object; its arrays use the memory of the frames."""
     return pickle.loads(frames[0], buffers=frames[1:])
+
+
+def is_by_reference(value: Any) -> bool:
+    """Return whether a function or class is pickled as its name, which other processes import."""
+    module = sys.modules.get(value.__module__ or "")
+    if module is None or module.__name__ == "__main__" or _by_value():
+        return False
+    found: Any = module
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _by_value() -> bool:

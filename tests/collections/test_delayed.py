@@ -4,7 +4,8 @@ import dask
 import pytest
 from dask import delayed
 
-from mpicluster import Future, futures_of, wait
+from mpicluster import Client, Future, LocalCluster, futures_of, wait
+from mpicluster.errors import LostValueError
 
 
 def inc(x):
@@ -134,3 +135,49 @@ def test_mixed_collections(client):
     kept = dask.persist(a, b, c)
     assert all(futures_of(one) for one in kept)
     assert dask.compute(*kept) == (45, 3, 2)
+
+
+class Model:
+    weight = 1
+
+    def predict(self, x):
+        return self.weight * x
+
+
+class Lookalike:
+    """Equal to all others of its kind."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __eq__(self, other):
+        return isinstance(other, Lookalike)
+
+    def __hash__(self):
+        return 1
+
+    def __call__(self):
+        return self.number
+
+
+def test_calls_see_what_their_function_is_now(client):
+    model = Model()
+    assert client.submit(model.predict, 10).result() == 10
+    model.weight = 7
+    assert client.submit(model.predict, 10).result() == 70
+    assert client.gather(client.map(model.predict, [1, 2])) == [7, 14]
+    equal = [client.submit(Lookalike(number), pure=False) for number in range(3)]
+    assert client.gather(equal) == [0, 1, 2]
+
+
+def test_futures_of_another_cluster_are_refused(client):
+    with LocalCluster(n_workers=1, threads_per_worker=1) as other, Client(other) as second:
+        theirs = second.submit(abs, -1000)
+        ours = client.submit(abs, -3)
+        with pytest.raises(ValueError, match="belongs to another cluster"):
+            second.gather(ours)
+        with pytest.raises(ValueError, match="belongs to another cluster"):
+            second.cancel(ours)
+        with pytest.raises(LostValueError):
+            second.submit(abs, ours).result()
+        assert (theirs.result(), ours.result()) == (1000, 3)
