@@ -1,6 +1,7 @@
 """How do tests start programs under real MPI, and see what these leave behind?"""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +64,11 @@ class Ended:
             f"status {self.status} after {self.seconds:.1f} s\n"
             f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}"
         )
+
+
+# A shell has what it runs in the background ignore SIGINT, and so would all that we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Runner:

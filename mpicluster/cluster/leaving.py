@@ -34,6 +34,10 @@ def leave_mpi(transport: MPITransport, config: Config, status: int = 1) -> None:
     Should another rank not come along, say where this one waits, and end.
     """
     if config.survive != "ranks":
+        if not transport.meet(config.stop_timeout_s):
+            place = f"process {os.getpid()} on {platform.node()}"
+            say(f"{place}: other ranks have not come to the end; leaving without them.")
+            end_now(status)
         faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
         transport.close()
         faulthandler.cancel_dump_traceback_later()

@@ -26,6 +26,8 @@ from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_
 BUFFER_TAG = 4
 #: A larger buffer goes in parts of this size: counts in MPI 3 are 32-bit numbers.
 PART_BYTES = 1 << 30
+#: Pause between two looks whether all ranks leave, in seconds.
+MEET_PAUSE_S = 0.001
 #: Bundles taken by one call of `receive`: the loop decides at least this often.
 BUNDLES_MAX = 256
 #: How often requests of lost ranks are looked at, in seconds.
@@ -320,6 +322,15 @@ class MPITransport(Transport):
             return True  # it has failed with its rank
 
     # --- the end ---
+
+    def meet(self, seconds: float) -> bool:
+        """Wait until all ranks have come here; return False if they have not after `seconds`."""
+        request, deadline = self._comm.Ibarrier(), time.monotonic() + seconds
+        while not request.Test():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(MEET_PAUSE_S)
+        return True
 
     def close(self) -> None:
         """Wait for what was sent, free the communicator and finalise MPI."""
