@@ -5,7 +5,9 @@ then the user's `~/.config/mpicluster.toml`, then `./mpicluster.toml`, then `MPI
 variables, then arguments; a later source wins. Cores get the object, they never read files.
 """
 
+import difflib
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -134,10 +136,12 @@ class Config:
             if name.startswith(_PREFIX) and name.removeprefix(_PREFIX).lower() in _TYPES
         }
         config = config.update(environment, "the environment")
-        return config.update(dict(overrides or {}), "the arguments")
+        config = config.update(dict(overrides or {}), "the arguments")
+        _check_order(config)
+        return config
 
     def update(self, values: Mapping[str, Any], source: str) -> "Config":
-        """Return a configuration with `values` in place; a wrong name or type is an error."""
+        """Return a configuration with `values` in place; a wrong name, type or size is an error."""
         changes: dict[str, Any] = {}
         for name, value in values.items():
             if name not in _TYPES:
@@ -152,12 +156,58 @@ class Config:
                     f"The setting {name!r} from {source} is {value!r}, but it must be "
                     f"{_TYPES[name].__name__}, as for example {getattr(self, name)!r}."
                 ) from None
+            _check_bounds(name, changes[name], value, source)
         if changes.get("survive", "tasks") not in ("tasks", "ranks"):
             raise ConfigError(
                 f"The setting 'survive' from {source} is {changes['survive']!r}; it must be "
                 "'tasks' (a lost rank ends the job) or 'ranks' (the others go on)."
             )
         return replace(self, **changes)
+
+
+def _check_order(config: Config) -> None:
+    """Refuse settings that make no sense together."""
+    for lower, upper in _ORDER:
+        low, high = getattr(config, lower), getattr(config, upper)
+        if low >= high:
+            raise ConfigError(
+                f"The setting {lower!r} is {low!r} and {upper!r} is {high!r}, but {lower!r} must "
+                f"be less than {upper!r}. Change one of them, or both."
+            )
+
+
+def _check_bounds(name: str, value: Any, given: Any, source: str) -> None:
+    """Refuse a number that no cluster can run with; nan is never in bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high = _BOUNDS[name]
+    if not low <= value <= high:
+        raise ConfigError(
+            f"The setting {name!r} from {source} is {given!r}, but it must be a number from "
+            f"{low:g} to {high:g}; the default is {getattr(Config(), name)!r}."
+        )
+
+
+def warn_of_unknown_variables() -> None:
+    """Say which `MPICLUSTER_` variables set nothing; for the process of the user alone."""
+    for name in sorted(os.environ):
+        setting = name.removeprefix(_PREFIX).lower()
+        if not name.startswith(_PREFIX) or setting in _TYPES or setting.startswith(_OWN):
+            continue
+        near = difflib.get_close_matches(setting, _TYPES, n=1)
+        hint = f"Did you mean {_PREFIX}{near[0].upper()}? " if near else ""
+        print(
+            f"mpicluster: the variable {name} in the environment is no setting and has no effect. "
+            f"{hint}All settings are listed in docs/configuration.md.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+
+def _parse_int(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(value)
+    return number
 
 
 def _parse_bool(value: Any) -> bool:
@@ -172,9 +222,42 @@ _BOOLS: Final = {
     "false": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
 #: How texts become values of a type, where calling the type would not do.
-_PARSERS: Final[dict[type, Callable[[Any], Any]]] = {bool: _parse_bool}
+_PARSERS: Final[dict[type, Callable[[Any], Any]]] = {
+    bool: _parse_bool, int: _parse_int,
+}  # fmt: skip
 _PREFIX: Final = "MPICLUSTER_"
+#: How variables begin that are no settings: those of the benchmark and of the tests.
+_OWN: Final = ("bench_", "test_")
 _TYPES: Final[dict[str, type]] = {f.name: type(f.default) for f in fields(Config)}
+_COUNT: Final = (1, 10**9)
+_SIZE: Final = (0, 10**15)
+_FULL_SIZE: Final = (1, 10**15)
+_SHARE: Final = (0.01, 1.0)
+_WAIT: Final = (0.0, 3600.0)
+_INTERVAL: Final = (0.001, 86400.0)
+_PATIENCE: Final = (0.1, 1e7)
+#: The smallest and the largest number that a cluster can run with.
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "allowed_failures": _COUNT, "prefetch_s": _WAIT, "prefetch_tasks_max": _COUNT,
+    "unknown_duration_s": (1e-6, 86400.0), "steal_after_s": (0.0, 1e7),
+    "balance_interval_s": _INTERVAL, "bandwidth_bytes_per_s": (1.0, 1e15),
+    "fetch_latency_s": _WAIT, "slot_queue_s": _WAIT, "slot_queue_max": _COUNT,
+    "threads_per_slot": (1, 4096), "slot_report_s": _WAIT, "push_bytes_max": _SIZE,
+    "inline_bytes_max": _SIZE, "scatter_bytes_min": _FULL_SIZE, "large_graph_bytes": _SIZE,
+    "segment_cache_bytes": _SIZE, "fetches_max": _COUNT, "fetch_bytes_max": _FULL_SIZE,
+    "memory_target": _SHARE, "memory_pause": _SHARE, "memory_terminate": _SHARE,
+    "memory_interval_s": _INTERVAL, "submit_bytes_max": _FULL_SIZE, "submit_tasks_max": _COUNT,
+    "submit_credits": _COUNT, "spin_gap_s": _WAIT, "spin_s": _WAIT, "sleep_s_min": (1e-6, 1.0),
+    "sleep_s_max": (1e-6, 1.0), "working_sleep_s_max": (1e-6, 1.0),
+    "idle_sleep_s_max": (1e-6, 1.0), "idle_after_s": (0.0, 86400.0),
+    "status_interval_s": (0.01, 86400.0), "lost_after_s": _PATIENCE,
+    "start_timeout_s": _PATIENCE, "stop_timeout_s": _PATIENCE, "history_length": _SIZE,
+}  # fmt: skip
+#: Settings of which the first must be less than the second.
+_ORDER: Final = (
+    ("memory_target", "memory_pause"), ("memory_pause", "memory_terminate"),
+    ("sleep_s_min", "sleep_s_max"), ("status_interval_s", "lost_after_s"),
+)  # fmt: skip
 
 
 def config_files() -> list[Path]:

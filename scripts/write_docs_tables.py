@@ -202,9 +202,10 @@ the first of these places, from the strongest to the weakest, that names it:
 6. the default below.
 
 In the files a setting is a line at the top level, before any table: `prefetch_s = 0.1`. Tables
-such as `[jobqueue]` belong to others, see [jobqueue.md](jobqueue.md). A value of the wrong type is
-an error that says where it was found, and so is an unknown name in a file or an argument. Every
-rank reads the files and the environment of its own host, so keep them equal.
+such as `[jobqueue]` belong to others, see [jobqueue.md](jobqueue.md). A value of the wrong type, or
+a number that no cluster can run with, is an error that says where it was found, and so is an
+unknown name in a file or an argument; an unknown variable gives a warning. Every rank reads the
+files and the environment of its own host, so keep them equal.
 
 The number of slots, the memory limit and the resources of workers are no settings: they are options
 of `mpicluster run` (`--slots`, `--memory-limit`, `--resources`) and arguments of `LocalCluster`.

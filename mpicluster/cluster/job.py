@@ -43,7 +43,7 @@ from mpicluster.cluster.leaving import (
 )
 from mpicluster.cluster.opening import describe_world
 from mpicluster.cluster.supervisor import Supervised, supervise
-from mpicluster.config import Config
+from mpicluster.config import Config, warn_of_unknown_variables
 from mpicluster.errors import ConfigError, LostRankError, WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
@@ -216,6 +216,7 @@ def _become_client(
     slots, memory = _slots(infos, options), _memory_limits(infos, options)
     text = describe_world(infos, slots, memory, transport.library)
     print(text, file=sys.stderr, flush=True)
+    warn_of_unknown_variables()
     others = {rank: info["versions"] for rank, info in enumerate(infos)}
     hosts = {rank: info["host"] for rank, info in enumerate(infos)}
     for sentence in differences(local_versions(), others, hosts):

@@ -23,7 +23,7 @@ from mpicluster.cluster.hosts import (
     parse_bytes,
     share_cores,
 )
-from mpicluster.config import Config
+from mpicluster.config import Config, warn_of_unknown_variables
 from mpicluster.errors import MpiclusterError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
@@ -60,6 +60,7 @@ class LocalCluster(Cluster):
         **settings: Any,
     ) -> None:
         self.config = Config.load(settings)
+        warn_of_unknown_variables()
         self.versions = local_versions()
         count = n_workers or 1
         cores = available_cores()

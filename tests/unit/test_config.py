@@ -1,0 +1,57 @@
+"""Which settings are refused, and in which words?"""
+
+from dataclasses import fields
+
+import pytest
+
+from mpicluster.config import _BOUNDS, _TYPES, Config, warn_of_unknown_variables
+from mpicluster.errors import ConfigError
+
+
+def test_every_number_has_bounds_and_a_default_within_them() -> None:
+    numbers = [field.name for field in fields(Config) if _TYPES[field.name] in (int, float)]
+    assert set(_BOUNDS) == set(numbers)
+    Config().update({name: getattr(Config(), name) for name in numbers}, "a test")
+    Config.load({name: getattr(Config(), name) for name in numbers})
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("submit_credits", "0"), ("memory_target", "60"), ("spin_s", "-5"), ("allowed_failures", 0),
+    ("prefetch_s", "nan"), ("start_timeout_s", "inf"), ("memory_pause", 0), ("fetches_max", -1),
+    ("slot_queue_max", 2.5),
+])  # fmt: skip
+def test_a_number_out_of_bounds_is_refused_with_a_sentence(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config().update({name: value}, "a test")
+    text = str(caught.value)
+    assert name in text
+    assert repr(value) in text
+    assert "must be" in text
+    assert text.endswith(".")
+
+
+def test_variables_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPICLUSTER_SUBMIT_CREDITS", "0")
+    with pytest.raises(ConfigError, match="from the environment is '0'"):
+        Config.load()
+
+
+def test_marks_of_the_memory_must_be_in_order() -> None:
+    with pytest.raises(ConfigError, match="'memory_target' must be less than 'memory_pause'"):
+        Config.load({"memory_target": 0.9})
+    marks = {"memory_target": 0.9, "memory_pause": 0.93}
+    assert Config.load(marks).memory_target == marks["memory_target"]
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_setting(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("SUBMIT_CREDIT", "ZZZ", "TEST_MARK", "BENCH_WORKERS", "SPIN_S"):
+        monkeypatch.setenv(f"MPICLUSTER_{name}", "1")
+    warn_of_unknown_variables()
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "MPICLUSTER_SUBMIT_CREDIT " in lines[0]
+    assert "Did you mean MPICLUSTER_SUBMIT_CREDITS?" in lines[0]
+    assert "MPICLUSTER_ZZZ " in lines[1]
+    assert "Did you mean" not in lines[1]
