@@ -6,6 +6,7 @@ being made. Nothing here waits for a result.
 """
 
 from collections.abc import Callable
+from datetime import date, timedelta
 from io import BytesIO
 from typing import Any, Final
 
@@ -84,7 +85,9 @@ class _SetOf:
 
 
 def nbytes_of(value: Any) -> int:
-    """Return the bytes of an array or a table, 0 for everything else."""
+    """Return the bytes of an array or a table, 0 for everything else, classes among it."""
+    if isinstance(value, type):
+        return 0
     nbytes = getattr(value, "nbytes", None)
     if isinstance(nbytes, int):
         return nbytes
@@ -125,12 +128,32 @@ def is_large(value: Any, limit: int) -> bool:
         return False
     if isinstance(value, str | bytes | bytearray):
         return len(value) > limit
-    if nbytes_of(value):
-        return nbytes_of(value) > limit
+    nbytes = nbytes_of(value)
+    if nbytes:
+        return nbytes > limit
+    if isinstance(value, type | date | timedelta) or _is_small_container(value):
+        return False
     try:
         return len(dumps(value)) > limit
     except Exception:  # noqa: BLE001  (pickling the call says what is wrong)
         return False
+
+
+#: Containers of at most this many plain items are small without being pickled.
+_SMALL_LENGTH: Final = 100
+
+
+def _is_small_container(value: Any) -> bool:
+    """Return whether a value is a short container of numbers and short texts."""
+    kind = type(value)
+    if kind not in CONTAINERS or len(value) > _SMALL_LENGTH:
+        return False
+    items = [*value, *value.values()] if kind is dict else value
+    return all(
+        type(item) in PLAIN
+        and (not isinstance(item, str | bytes | bytearray) or len(item) <= _SMALL_LENGTH)
+        for item in items
+    )
 
 
 def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str) -> bytes:

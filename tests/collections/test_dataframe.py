@@ -206,3 +206,7 @@ def test_a_large_partition_is_scattered(client):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert ddf.x.sum().compute() == frame.x.sum()
+
+
+def test_a_class_may_be_a_literal_in_the_graph(ddf, pdf, client):
+    assert abs(ddf.y.quantile(0.5).compute() - pdf.y.quantile(0.5)) <= 1
