@@ -122,8 +122,9 @@ class Future:
     __hash__ = object.__hash__
     __eq__ = object.__eq__
 
-    def __dask_tokenize__(self) -> tuple[str, Hashable]:
-        return ("mpicluster.Future", self._record.name)
+    # The number too: dask gives what has the same token out again, also when it was cancelled.
+    def __dask_tokenize__(self) -> tuple[str, Hashable, Key]:
+        return ("mpicluster.Future", self._record.name, self._record.key)
 
     def __repr__(self) -> str:
         return f"<Future: {self._record.status}, key: {self._record.name}>"
