@@ -7,15 +7,18 @@ By dask's documented hook: `dask.config.set(scheduler=client)` makes `dask.compu
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dask
 from dask._task_spec import TaskRef
+from dask.base import named_schedulers
 from dask.core import flatten
 from dask.utils import ensure_dict
 
 from mpicluster.client.future import Future
+from mpicluster.errors import MpiclusterError
 from mpicluster.integrations.graphs import GraphSubmission
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ def future_type() -> type[Future]:
 def set_scheduler(client: Client) -> Callable[[], None]:
     """Make a client dask's scheduler; return a function that undoes it.
 
+    The client answers for the names "distributed" and "dask.distributed" too.
+
     Shuffle and rechunk by tasks: dask's default goes through a local disk, which other hosts do
     not see, and its other method belongs to distributed's own workers. Of several clients the
     newest that is open counts; with the last one dask's configuration is as before the first.
@@ -45,18 +50,32 @@ def set_scheduler(client: Client) -> Callable[[], None]:
     })  # fmt: skip
     if not _clients:
         _restore.append(lambda: changes.__exit__(None, None, None))
+        found = {name: named_schedulers[name] for name in NAMES if name in named_schedulers}
+        _restore.append(lambda: _restore_names(found))
     _clients.append(client)
+    named_schedulers.update(dict.fromkeys(NAMES, client.get))
 
     def undo() -> None:
         _clients.remove(client)
         if not _clients:
-            _restore.pop()()
-        elif dask.config.get("scheduler", None) is client:
+            while _restore:
+                _restore.pop()()
+            return
+        named_schedulers.update(dict.fromkeys(NAMES, _clients[-1].get))
+        if dask.config.get("scheduler", None) is client:
             dask.config.set(scheduler=_clients[-1])
 
     return undo
 
 
+def _restore_names(found: Mapping[str, Any]) -> None:
+    for name in NAMES:
+        named_schedulers.pop(name, None)
+    named_schedulers.update(found)
+
+
+#: What scripts written for distributed call their scheduler.
+NAMES: Final = ("distributed", "dask.distributed")
 #: Open clients that dask uses, the newest last, and what gives dask's configuration back.
 _clients: list[Client] = []
 _restore: list[Callable[[], None]] = []
@@ -191,9 +210,22 @@ def submit_graph(
 ) -> dict[Hashable, Future]:
     """Send what the graph's `names` need and return their futures."""
     graph, annotations = materialize(dsk, options.get("annotations") or {})
+    _refuse_p2p(graph)
     common = {**(dask.get_annotations() or {}), **options}
     with client.lock:
         return GraphSubmission(client, graph, annotations, common).run(names)
+
+
+def _refuse_p2p(graph: Mapping[Hashable, Any]) -> None:
+    """Refuse a shuffle that only distributed's own workers can do, before any of it runs."""
+    module = sys.modules.get("distributed.shuffle._core")
+    barrier = getattr(module, "P2PBarrierTask", None)
+    if barrier is not None and any(isinstance(node, barrier) for node in graph.values()):
+        raise MpiclusterError(
+            "The graph shuffles or rechunks with the method 'p2p', which only distributed's own "
+            "workers know. Leave the method out, or say shuffle_method='tasks' (DataFrame) or "
+            "method='tasks' (rechunk)."
+        )
 
 
 def materialize(

@@ -12,7 +12,7 @@ from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 
 from mpicluster import Client, LocalCluster
-from mpicluster.errors import LostValueError, NoValidWorkerError
+from mpicluster.errors import LostValueError, MpiclusterError, NoValidWorkerError
 from mpicluster.ordering import CycleError
 
 
@@ -286,3 +286,39 @@ def test_calls_may_change_what_they_are_given(client):
     (value,) = client.scatter([[1, 2]])
     popped = [client.submit(list.pop, value, pure=False, workers=[2]) for _ in range(5)]
     assert client.gather(popped) == [2] * 5
+
+
+# --- what belongs to distributed ---
+
+
+def test_p2p_is_refused_before_anything_runs(client):
+    pytest.importorskip("distributed")
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = dd.from_pandas(pd.DataFrame({"a": [1, 2, 3, 4], "b": range(4)}), npartitions=3)
+    for work in (
+        lambda: frame.shuffle("a", shuffle_method="p2p").compute(),
+        lambda: frame.merge(frame, on="a", shuffle_method="p2p").persist(),
+        lambda: da.ones((8, 8), chunks=(2, 8)).rechunk((8, 2), method="p2p").compute(),
+    ):
+        with pytest.raises(MpiclusterError, match="say shuffle_method='tasks'"):
+            work()
+
+
+def test_the_client_answers_for_distributed(client):
+    for name in ("distributed", "dask.distributed"):
+        assert delayed(rank_of_task)().compute(scheduler=name) > 1
+        assert dask.compute(delayed(rank_of_task)(), scheduler=name)[0] > 1
+        assert delayed(rank_of_task)().persist(scheduler=name).compute() > 1
+
+
+def test_names_of_schedulers_are_as_before(cluster):
+    from dask.base import named_schedulers
+
+    before = dict(named_schedulers)
+    with Client(cluster) as first, Client(cluster) as second:
+        assert named_schedulers["distributed"].__self__ is second
+        second.close()
+        assert named_schedulers["distributed"].__self__ is first
+    assert named_schedulers == before
