@@ -20,6 +20,10 @@ _UNITS = {
 }  # fmt: skip
 #: Share of the host's memory that is left to the system, MPI and the ranks themselves.
 MEMORY_SHARE = 0.95
+#: A worker's own memory and that of each slot with numpy and pandas, measured as 25 to 60 MB each,
+#: with what a first task needs. With less the worker would be paused for ever.
+WORKER_NBYTES = 100_000_000
+SLOT_NBYTES = 50_000_000
 
 
 def available_cores() -> int:
@@ -77,6 +81,22 @@ def parse_bytes(text: str | float) -> int:
         raise ConfigError(
             f"The size {text!r} is not understood; write it like 4GB, 512MiB or 1000000000."
         ) from None
+
+
+def parse_memory_limit(text: str | float, slots: int) -> int:
+    """Return a worker's limit in bytes; refuse one that its own processes would use up.
+
+    >>> parse_memory_limit("1GB", slots=2)
+    1000000000
+    """
+    limit, least = parse_bytes(text), WORKER_NBYTES + SLOT_NBYTES * slots
+    if limit < least:
+        raise ConfigError(
+            f"The memory limit {text!r} is less than a worker with {slots} "
+            f"{'slot' if slots == 1 else 'slots'} needs for its own processes, so that no task "
+            f"would ever run. Give each worker at least {least // 10**6}MB, or fewer slots."
+        )
+    return limit
 
 
 def _own_cgroup() -> Path | None:

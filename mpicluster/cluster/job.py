@@ -30,6 +30,7 @@ from mpicluster.cluster.hosts import (
     available_memory,
     host_identity,
     parse_bytes,
+    parse_memory_limit,
 )
 from mpicluster.cluster.launch import find_library
 from mpicluster.cluster.leaving import (
@@ -76,7 +77,7 @@ class JobOptions:
     def load_config(self) -> Config:
         """Return the settings of the job; a `ConfigError` says what is wrong with the options."""
         if self.memory_limit:
-            parse_bytes(self.memory_limit)
+            parse_memory_limit(self.memory_limit, self.slots or 1)
         return Config.load(self.settings)
 
 

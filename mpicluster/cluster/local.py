@@ -20,17 +20,20 @@ from mpicluster.cluster.hosts import (
     available_cores,
     available_memory,
     host_identity,
-    parse_bytes,
+    parse_memory_limit,
     share_cores,
 )
 from mpicluster.config import Config, warn_of_unknown_variables
-from mpicluster.errors import MpiclusterError
+from mpicluster.errors import ConfigError, MpiclusterError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.local import LocalFabric
 from mpicluster.versions import local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
 from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote
+
+#: Showing a cluster waits at most this long for its workers to start.
+DISPLAY_WAIT_S = 5.0
 
 
 class LocalCluster(Cluster):
@@ -62,10 +65,13 @@ class LocalCluster(Cluster):
         self.config = Config.load(settings)
         warn_of_unknown_variables()
         self.versions = local_versions()
+        _check_counts(n_workers, threads_per_worker)
         count = n_workers or 1
         cores = available_cores()
         slots = [threads_per_worker] * count if threads_per_worker else share_cores(cores, count)
-        memory = parse_bytes(memory_limit) if memory_limit else available_memory() // count
+        memory = available_memory() // count
+        if memory_limit:
+            memory = parse_memory_limit(memory_limit, max(slots))
         self._fabric = LocalFabric(FIRST_WORKER_RANK + count)
         ranks = list(range(FIRST_WORKER_RANK, FIRST_WORKER_RANK + count))
         self._failures: list[BaseException] = []
@@ -116,6 +122,20 @@ class LocalCluster(Cluster):
         """Return the connection that all clients of this cluster share."""
         return self._loop
 
+    def __repr__(self) -> str:
+        self._await_workers()
+        return super().__repr__()
+
+    def _repr_html_(self) -> str:
+        self._await_workers()
+        return super()._repr_html_()
+
+    def _await_workers(self) -> None:
+        """Wait for the workers that are still starting, but not long: it is for a display."""
+        if not self._closed and self._loop.failure is None:
+            core = self._loop.core
+            self._loop.wait_until(lambda: core.workers is not None, DISPLAY_WAIT_S, working=False)
+
     def close(self) -> None:
         """End the workers, their slots and the threads."""
         if self._closed:
@@ -134,6 +154,20 @@ class LocalCluster(Cluster):
                 raise MpiclusterError(f"The thread {thread.name} of the local cluster hangs.")
         for end in self._fabric.ends:
             end.close()
+
+
+def _check_counts(n_workers: int | None, threads_per_worker: int | None) -> None:
+    """Refuse numbers of workers and of slots that make no cluster; None leaves the choice."""
+    for name, count, what in (
+        ("n_workers", n_workers, "workers"), ("threads_per_worker", threads_per_worker, "slots"),
+    ):  # fmt: skip
+        if count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(
+                f"{name} is {count!r}, but the number of {what} must be a whole number of at least "
+                "1. Leave it out to have it chosen."
+            )
 
 
 _open_clusters: "weakref.WeakSet[LocalCluster]" = weakref.WeakSet()

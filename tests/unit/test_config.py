@@ -4,6 +4,9 @@ from dataclasses import fields
 
 import pytest
 
+from mpicluster import LocalCluster
+from mpicluster.cluster.hosts import parse_memory_limit
+from mpicluster.cluster.job import JobOptions
 from mpicluster.config import _BOUNDS, _TYPES, Config, warn_of_unknown_variables
 from mpicluster.errors import ConfigError
 
@@ -55,3 +58,26 @@ def test_an_unknown_variable_is_named_with_the_nearest_setting(
     assert "Did you mean MPICLUSTER_SUBMIT_CREDITS?" in lines[0]
     assert "MPICLUSTER_ZZZ " in lines[1]
     assert "Did you mean" not in lines[1]
+
+
+def test_a_memory_limit_below_what_the_processes_need_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 150MB, or fewer slots"):
+        parse_memory_limit("100MB", slots=1)
+    with pytest.raises(ConfigError, match="with 4 slots needs"):
+        LocalCluster(1, 4, memory_limit="200MB")
+    with pytest.raises(ConfigError, match="'100MB' is less than a worker"):
+        JobOptions(memory_limit="100MB").load_config()
+    assert parse_memory_limit("500MB", slots=4) == 500_000_000
+
+
+@pytest.mark.parametrize("numbers", [
+    {"n_workers": -1}, {"n_workers": 0}, {"threads_per_worker": 0}, {"threads_per_worker": 1.5},
+])  # fmt: skip
+def test_numbers_that_make_no_cluster_are_refused(numbers: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"must be a whole number of at least 1\."):
+        LocalCluster(**numbers)
+
+
+def test_a_cluster_that_is_starting_shows_its_workers() -> None:
+    with LocalCluster(2, 1) as cluster:
+        assert "2 workers with 2 slots" in repr(cluster)
