@@ -446,7 +446,7 @@ class WorkerLoop:
         if self.memory.is_tight():
             for link in self.pool.links.values():
                 link.kept.forget_all()  # what they map cannot be spilled
-        paused, ended = self.memory.act(now, pids)
+        paused, ended = self.memory.act(now, pids, bool(self.core.state.running))
         if paused != self.core.state.paused:
             self.core.state.paused = paused
             self.transport.send(SCHEDULER_RANK, [m.WorkerPaused(paused)])

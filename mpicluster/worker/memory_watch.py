@@ -16,6 +16,9 @@ from mpicluster.worker.memory import Usage, decide
 from mpicluster.worker.segments import PAGE
 from mpicluster.worker.store import Store
 
+#: A worker that is paused without tasks and values for this long will not go on by itself.
+STUCK_AFTER_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class EndedSlot:
@@ -35,6 +38,9 @@ class MemoryWatch:
         self._next = 0.0
         self._paused = False
         self._complained = False
+        #: Since when the worker is paused for nothing but its own processes, and said so.
+        self._stuck_since: float | None = None
+        self._said_stuck = False
         self.usage = Usage(0, 0, 0, {})
 
     def is_due(self, now: float, busy: bool) -> bool:
@@ -46,10 +52,12 @@ class MemoryWatch:
         """Return whether values must leave the memory."""
         return self._store.memory_nbytes > self._config.memory_target * self._limit
 
-    def act(self, now: float, pids: dict[int, int]) -> tuple[bool, EndedSlot | None]:
+    def act(
+        self, now: float, pids: dict[int, int], busy: bool = True
+    ) -> tuple[bool, EndedSlot | None]:
         """Measure and do what is to be done; return whether to pause, and the slot that was ended.
 
-        `pids` are the processes of the slots.
+        `pids` are the processes of the slots, `busy` is whether one of them runs a task.
         """
         self._next = now + self._config.memory_interval_s
         self.usage = Usage(
@@ -64,6 +72,7 @@ class MemoryWatch:
         if decision.trim:
             self._store.arena.trim()
         self._paused = decision.paused
+        self._say_if_stuck(now, busy)
         if decision.end_slot < 0:
             return self._paused, None
         return self._paused, self._end(decision.end_slot, pids[decision.end_slot])
@@ -79,6 +88,24 @@ class MemoryWatch:
                     "stay in memory; name a larger disk with --scratch.",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
+
+    def _say_if_stuck(self, now: float, busy: bool) -> None:
+        """Say once that the worker is paused and that nothing it does will change that."""
+        if not self._paused or busy or self.usage.stored:
+            self._stuck_since = None
+            return
+        if self._stuck_since is None:
+            self._stuck_since = now
+        if self._said_stuck or now - self._stuck_since < STUCK_AFTER_S:
+            return
+        self._said_stuck = True
+        used, limit = self.usage.total / 1e6, self._limit / 1e6
+        print(
+            f"mpicluster: a worker takes no tasks: its own processes ({len(self.usage.slots)} "
+            f"slots) use {used:.0f} MB of its memory limit of {limit:.0f} MB, and it holds no "
+            "values that could leave. Give it a larger --memory-limit or fewer slots.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
 
     def _end(self, slot: int, pid: int) -> EndedSlot:
         with contextlib.suppress(ProcessLookupError):

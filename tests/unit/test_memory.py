@@ -6,6 +6,7 @@ import pytest
 
 from mpicluster.config import Config
 from mpicluster.serialization.frames import frame_offsets
+from mpicluster.worker import memory_watch
 from mpicluster.worker.memory import Decision, Usage, decide
 from mpicluster.worker.scratch import choose_folder
 from mpicluster.worker.segments import PAGE, Arena, size_class
@@ -147,3 +148,20 @@ def test_size_classes_waste_at_most_an_eighth(nbytes: int) -> None:
     capacity = size_class(nbytes)
     assert capacity % PAGE == 0
     assert nbytes <= capacity <= max(PAGE, nbytes + nbytes // 8 + PAGE)
+
+
+def test_a_worker_that_its_own_processes_pause_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory_watch, "private_nbytes", lambda _: 45_000_000)
+    store = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: tmp_path)
+    watch = memory_watch.MemoryWatch(CONFIG, 100_000_000, store)
+    watch.act(0.0, {0: 1}, busy=True)
+    for now in (10.0, 11.0):
+        assert watch.act(now, {0: 1}, busy=False) == (True, None)
+    assert capfd.readouterr().err == ""
+    for now in (12.5, 20.0):
+        watch.act(now, {0: 1}, busy=False)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "use 90 MB of its memory limit of 100 MB" in lines[0]
