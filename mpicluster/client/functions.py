@@ -6,6 +6,7 @@ function is remembered together with all that it refers to, as long as that cann
 any other is pickled for each `submit`, `map` or graph.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -34,6 +35,7 @@ class FunctionTable:
 
     def __init__(self, loop: ClientLoop) -> None:
         self._core = loop.core
+        self._large_nbytes = loop.config.large_graph_bytes
         #: Bytes of all functions that were defined.
         self.nbytes = 0
         self._by_digest: dict[tuple[bytes, str], FunctionId] = {}
@@ -76,8 +78,22 @@ class FunctionTable:
         if number is None:
             number = self._by_digest[digest] = self._core.next_number()
             self.nbytes += len(code)
+            if not reads_only:  # graphs warn of their functions themselves
+                warn_if_function_is_large(code, prefix, self._large_nbytes)
             self._core.to_scheduler(m.DefineFunctions([number], [prefix], [code]))
         return number
+
+
+def warn_if_function_is_large(code: bytes, prefix: str, limit: int) -> None:
+    """Warn of a function that carries data; every slot that runs it gets all of it."""
+    if len(code) > limit:
+        warnings.warn(
+            f"The function {prefix!r} has {len(code) / 1e6:.0f} MB once it is pickled, because it "
+            "refers to data from outside, and each slot that runs it gets a copy. Give the data "
+            "to the workers with client.scatter and pass the future as an argument. The limit is "
+            "the setting large_graph_bytes.",
+            stacklevel=2,
+        )
 
 
 def are_the_same(first: list[Any], second: list[Any]) -> bool:

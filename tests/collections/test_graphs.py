@@ -322,3 +322,12 @@ def test_names_of_schedulers_are_as_before(cluster):
         second.close()
         assert named_schedulers["distributed"].__self__ is first
     assert named_schedulers == before
+
+
+def test_a_function_that_carries_data_gives_a_warning(client):
+    big = np.ones(2_000_000)
+    with pytest.warns(UserWarning, match="'lambda' has 16 MB once it is pickled"):
+        assert client.submit(lambda: big.sum()).result() == 2e6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert client.submit(lambda: 3).result() == 3
