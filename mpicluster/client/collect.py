@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from mpicluster.client.containers import CONTAINERS
 from mpicluster.client.future import Future, error_of
 from mpicluster.client.records import ERROR, FutureRecord
 from mpicluster.client.timeouts import to_seconds
@@ -132,7 +133,13 @@ class as_completed:  # noqa: N801  (the name that users of distributed know)
 
     def add(self, future: Any) -> None:
         """Add a future or a collection's futures."""
-        for found in futures_of(future):
+        futures = futures_of(future)
+        if not futures and not (isinstance(future, CONTAINERS) and not future):
+            raise TypeError(
+                f"as_completed was given {future!r:.100}, which is not a future. Give it futures, "
+                "as client.submit and client.map return them."
+            )
+        for found in futures:
             record = found._record  # noqa: SLF001
             with found.client.lock:
                 if record.done:

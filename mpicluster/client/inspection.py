@@ -35,6 +35,13 @@ class Inspection(ClientBase):
             return []
         return [future._record.key for future in self._futures_in(futures)]  # noqa: SLF001
 
+    def _ask_about(self, question: str, futures: Any) -> dict[Hashable, Any]:
+        """Return the scheduler's answer for these futures' keys; None means all keys."""
+        keys = self._keys_of(futures)
+        if futures is not None and not keys:  # the scheduler would answer for all keys
+            return {}
+        return {self._name(key): found for key, found in self.ask(question, keys).items()}
+
     def _name(self, key: Key) -> Hashable:
         record = self._loop.core.records.get(key)
         return record.name if record is not None else key
@@ -44,8 +51,7 @@ class Inspection(ClientBase):
 
         Values that only the computation needs have numbers in the place of names.
         """
-        found = self.ask("who_has", self._keys_of(futures))
-        return {self._name(key): ranks for key, ranks in found.items()}
+        return self._ask_about("who_has", futures)
 
     def has_what(self, workers: Any = None) -> dict[Rank, list[Hashable]]:
         """Return {rank: keys of the values that it holds}."""
@@ -59,8 +65,7 @@ class Inspection(ClientBase):
 
     def nbytes(self, futures: Any = None) -> dict[Hashable, int]:
         """Return {key: size of its value in bytes}."""
-        found = self.ask("nbytes", self._keys_of(futures))
-        return {self._name(key): nbytes for key, nbytes in found.items()}
+        return self._ask_about("nbytes", futures)
 
     def nthreads(self, workers: Any = None) -> dict[Rank, int]:
         """Return {rank: how many tasks it runs at the same time}."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, KeysView, ValuesView
 from typing import Any
 
 from mpicluster import messages as m
 from mpicluster.client import gathering
+from mpicluster.client.containers import CONTAINERS, rebuild
 from mpicluster.client.future import Future, error_of
 from mpicluster.client.inspection import Inspection
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
@@ -22,14 +23,17 @@ class Moving(Inspection):
     ) -> Any:
         """Return the values of futures, in the shape of the containers that hold them.
 
-        With `errors="skip"` futures without a value are left out of lists; by default the first
-        error is raised.
+        Those of an iterator or of `dict.values()` come as a list. With `errors="skip"` futures
+        without a value are left out of containers, in a named tuple they are None; by default
+        the first error is raised.
 
         >>> client.gather({"small": client.submit(min, 3, 4), "large": client.submit(max, 3, 4)})
         {'small': 3, 'large': 4}
         """
         if errors not in ("raise", "skip"):
             raise ValueError(f"errors is {errors!r}; it must be 'raise' or 'skip'.")
+        if isinstance(futures, Iterator | KeysView | ValuesView):
+            futures = list(futures)
         found = {f._record.key: f._record for f in self._futures_in(futures)}  # noqa: SLF001
         for record in found.values():
             if record.status is PENDING:
@@ -53,7 +57,7 @@ class Moving(Inspection):
     ) -> Any:
         """Send values to workers and return their futures, in the shape of `data`.
 
-        A list or tuple becomes a list of futures, a dict a dict of futures, a set a set; anything
+        A list or range becomes a list of futures, a tuple, a set or a dict one of futures; anything
         else one future. `workers` are ranks or host names that take turns. With `broadcast` each
         value goes to all of them, through a tree.
 
@@ -62,13 +66,18 @@ class Moving(Inspection):
         6
         """
         self._check_open()
+        if isinstance(data, Iterator):
+            raise TypeError(
+                f"scatter was given a {type(data).__name__}, which cannot travel to another "
+                "process. Give it a list: client.scatter(list(values))."
+            )
         if isinstance(data, dict):
             names = list(data)
             futures = self._scatter([data[name] for name in names], workers, broadcast, hash, names)
             return dict(zip(names, futures, strict=True))
-        if isinstance(data, list | tuple | set | frozenset):
+        if isinstance(data, list | tuple | set | frozenset | range):
             futures = self._scatter(list(data), workers, broadcast, hash, None)
-            return type(data)(futures) if isinstance(data, set | frozenset | tuple) else futures
+            return futures if isinstance(data, list | range) else rebuild(data, futures)
         return self._scatter([data], workers, broadcast, hash, None)[0]
 
     def _scatter(
@@ -80,6 +89,8 @@ class Moving(Inspection):
         names: list[Hashable] | None,
     ) -> list[Future]:
         core, ranks = self._loop.core, self._ranks(workers)
+        if not ranks:
+            raise ValueError("scatter was given no workers; leave `workers` out to use all.")
         futures: list[Future] = []
         new: list[tuple[FutureRecord, Any]] = []
         for number, value in enumerate(values):
@@ -123,14 +134,17 @@ def _put_values_in(shape: Any, values: dict[Key, Any]) -> Any:
     if isinstance(shape, Future):
         return values.get(shape._record.key)  # noqa: SLF001
     if isinstance(shape, dict):
-        return {
-            name: _put_values_in(item, values)
+        return rebuild(shape, [
+            (name, _put_values_in(item, values))
             for name, item in shape.items()
             if _has_value(item, values)
-        }
-    if isinstance(shape, list | tuple | set | frozenset):
-        items = [_put_values_in(item, values) for item in shape if _has_value(item, values)]
-        return items if isinstance(shape, list) else type(shape)(items)
+        ])  # fmt: skip
+    if isinstance(shape, tuple) and hasattr(shape, "_fields"):
+        return rebuild(shape, [_put_values_in(item, values) for item in shape])
+    if isinstance(shape, CONTAINERS):
+        return rebuild(
+            shape, [_put_values_in(item, values) for item in shape if _has_value(item, values)]
+        )
     return shape
 
 

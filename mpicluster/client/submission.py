@@ -13,15 +13,12 @@ from typing import Any, Final
 import cloudpickle
 
 from mpicluster import messages as m
+from mpicluster.client.containers import CONTAINERS, PLAIN
 from mpicluster.client.loop import ClientLoop
 from mpicluster.errors import TaskSerializationError
 from mpicluster.ids import FunctionId, Key
 from mpicluster.serialization.calls import Input
 from mpicluster.serialization.frames import dumps
-
-#: Types that can neither be a future nor hold one.
-PLAIN: Final = frozenset({int, float, str, bytes, bool, complex, type(None), bytearray})
-CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 
 
 class InputList:
@@ -35,53 +32,6 @@ class InputList:
     def add(self, key: Key) -> Input:
         """Return what stands for a value in the arguments."""
         return Input(self.keys.setdefault(key, len(self.keys)))
-
-
-def has_futures(value: Any, future_type: type) -> bool:
-    """Return whether a future is in the value or in its lists, tuples, dicts and sets."""
-    todo = [value]
-    while todo:
-        value = todo.pop()
-        kind = type(value)
-        if kind in PLAIN:
-            continue
-        if isinstance(value, future_type):
-            return True
-        if kind is dict:
-            todo.extend(value.values())
-            todo.extend(value.keys())
-        elif kind in CONTAINERS:
-            todo.extend(value)
-    return False
-
-
-def replace_futures(value: Any, future_type: type, inputs: InputList) -> Any:
-    """Return the value with inputs in the place of futures, inside containers too."""
-    kind = type(value)
-    if kind in PLAIN:
-        return value
-    if isinstance(value, future_type):
-        return inputs.add(value.use_as_input())  # type: ignore[attr-defined]
-    if kind is dict:
-        return {
-            replace_futures(name, future_type, inputs): replace_futures(item, future_type, inputs)
-            for name, item in value.items()
-        }
-    if kind is set or kind is frozenset:
-        return _SetOf(kind, [replace_futures(item, future_type, inputs) for item in value])
-    if kind in CONTAINERS:
-        return kind(replace_futures(item, future_type, inputs) for item in value)
-    return value
-
-
-class _SetOf:
-    """A set with inputs in it: it unpickles to a set, made where the inputs are values."""
-
-    def __init__(self, kind: type, items: list[Any]) -> None:
-        self.kind, self.items = kind, items
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.kind, (self.items,)
 
 
 def nbytes_of(value: Any) -> int:

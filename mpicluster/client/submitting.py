@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
 from mpicluster.client import submission
+from mpicluster.client.containers import PLAIN, has_futures, replace_futures
 from mpicluster.client.future import Future
 from mpicluster.client.moving import Moving
 from mpicluster.client.options import make_options
@@ -105,6 +106,7 @@ class Submitting(Moving):
         )
         prefix = key if isinstance(key, str) else submission.function_name(func)
         names = iter(key) if key is not None and not isinstance(key, str) else None
+        _check_lengths(key, iterables)
         kwargs = self._scatter_large_kwargs(kwargs)
         futures: list[Future] = []
         buffer = submission.TaskBuffer(self._loop, options)
@@ -116,7 +118,7 @@ class Submitting(Moving):
             with self.lock:
                 self._check_open()
                 for args in chunk:
-                    name = next(names) if names is not None else None
+                    name = _next_name(names) if names is not None else None
                     futures.append(self._add_call(
                         buffer, function, prefix, args, kwargs, name, pure
                     ))
@@ -180,17 +182,17 @@ class Submitting(Moving):
         kwargs: dict[str, Any],
     ) -> tuple[bytes, list[Key]]:
         """Return the payload of a call and the keys of its inputs."""
-        if not kwargs and submission.PLAIN.issuperset(map(type, args)):
+        if not kwargs and PLAIN.issuperset(map(type, args)):
             # Most calls of a long `map`; what follows would find nothing in them.
             payload = pickle.dumps((args, kwargs), 5)
             if len(payload) <= self.config.scatter_bytes_min:
                 return payload, NO_INPUTS
         inputs = submission.InputList()
-        if submission.has_futures(args, Future) or (
-            kwargs and submission.has_futures(kwargs, Future)
+        if has_futures(args, Future) or (
+            kwargs and has_futures(kwargs, Future)
         ):
-            args = submission.replace_futures(args, Future, inputs)
-            kwargs = submission.replace_futures(kwargs, Future, inputs)
+            args = replace_futures(args, Future, inputs.add)
+            kwargs = replace_futures(kwargs, Future, inputs.add)
         return self.dump_call(buffer, prefix, args, kwargs, inputs), list(inputs.keys)
 
     def dump_call(
@@ -222,3 +224,24 @@ class Submitting(Moving):
             for value in args
         )
         return light.dump_call(args, kwargs)
+
+
+def _check_lengths(key: Any, iterables: Sequence[Any]) -> None:
+    """Refuse names of another number than the calls, where both are known before any is made."""
+    if isinstance(key, Sized) and not isinstance(key, str):
+        lengths = [len(items) for items in iterables if isinstance(items, Sized)]
+        if len(lengths) == len(iterables) and len(key) != min(lengths):
+            raise ValueError(
+                f"map was given {len(key)} names as key for {min(lengths)} calls. Give one name "
+                "per call, or a text that all names begin with."
+            )
+
+
+def _next_name(names: Iterator[Hashable]) -> Hashable:
+    """Return the name of the next call of a `map`."""
+    for name in names:
+        return name
+    raise ValueError(
+        "map was given fewer names as key than there are calls. Give one name per call, or a text "
+        "that all names begin with."
+    )

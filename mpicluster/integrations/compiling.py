@@ -24,7 +24,7 @@ from dask._task_spec import (
     _identity_cast,
 )
 
-from mpicluster.client.submission import PLAIN
+from mpicluster.client.containers import PLAIN
 from mpicluster.integrations.programs import (
     Program,
     Step,

@@ -15,11 +15,12 @@ from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_l
 from dask.utils import key_split
 
 from mpicluster import messages as m
+from mpicluster.client.containers import PLAIN
 from mpicluster.client.future import Future
 from mpicluster.client.inspection import format_bytes
 from mpicluster.client.options import make_options
 from mpicluster.client.records import CANCELLED, ERROR, FutureRecord
-from mpicluster.client.submission import PLAIN, InputList, TaskBuffer, is_large, nbytes_of
+from mpicluster.client.submission import InputList, TaskBuffer, is_large, nbytes_of
 from mpicluster.errors import LostValueError
 from mpicluster.ids import FunctionId, Key
 from mpicluster.integrations import legacy

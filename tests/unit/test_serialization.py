@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from mpicluster.client import submission
-from mpicluster.client.submission import InputList, LightPickler, has_futures
+from mpicluster.client.containers import has_futures
+from mpicluster.client.submission import InputList, LightPickler
 from mpicluster.errors import KilledWorker, RemoteTaskError
 from mpicluster.serialization.calls import Input, load_call
 from mpicluster.serialization.exceptions import from_error, to_error, trace_from

@@ -1,0 +1,93 @@
+"""What the client takes and refuses: containers, iterators, names, options."""
+
+from collections import OrderedDict, defaultdict, namedtuple
+
+import pytest
+
+from mpicluster import as_completed
+
+Pair = namedtuple("Pair", "first second")  # noqa: PYI024  (what users have)
+
+
+class Items(list):
+    pass
+
+
+# --- gather, scatter, map ---
+
+
+def test_futures_of_iterators_and_views_are_gathered(client):
+    futures = {"a": client.submit(abs, -1), "b": client.submit(abs, -2)}
+    assert client.gather(futures.values()) == [1, 2]
+    assert client.gather(future for future in futures.values()) == [1, 2]
+
+
+def test_as_completed_refuses_what_is_no_future(client):
+    with pytest.raises(TypeError, match="not a future"):
+        as_completed([1, 2])
+    with pytest.raises(TypeError, match="not a future"):
+        as_completed({"a": client.submit(abs, -1)})
+    assert list(as_completed([])) == []
+
+
+def test_map_refuses_names_of_another_number_than_calls(client):
+    with pytest.raises(ValueError, match="2 names as key for 3 calls"):
+        client.map(abs, range(3), key=["a", "b"])
+    with pytest.raises(ValueError, match="fewer names"):
+        client.map(abs, iter(range(3)), key=["a", "b"])
+
+
+def test_scatter_takes_ranges_and_refuses_iterators_and_no_workers(client):
+    assert client.gather(client.scatter(range(3))) == [0, 1, 2]
+    with pytest.raises(TypeError, match="a list"):
+        client.scatter(iter([1, 2]))
+    with pytest.raises(ValueError, match="no workers"):
+        client.scatter([1], workers=[])
+
+
+def test_questions_about_no_futures_have_empty_answers(client):
+    future = client.submit(abs, -1)
+    future.result()
+    assert client.who_has([]) == {}
+    assert client.nbytes([]) == {}
+    assert list(client.who_has([future])) == [future.key]
+    assert list(client.nbytes()) == [future.key]
+
+
+# --- containers ---
+
+
+def kinds(*values):
+    return [(type(value).__name__, value) for value in values]
+
+
+def test_futures_in_derived_containers_stand_for_their_values(client):
+    one, two = client.submit(abs, -1), client.submit(abs, -2)
+    default = defaultdict(list, a=one)
+    found = client.submit(
+        kinds, Pair(one, two), OrderedDict(b=one, a=[two]), default, Items([one, 5])
+    ).result()
+    assert found == [
+        ("Pair", (1, 2)), ("OrderedDict", OrderedDict(b=1, a=[2])), ("defaultdict", {"a": 1}),
+        ("Items", [1, 5]),
+    ]  # fmt: skip
+    assert default == {"a": one}
+
+
+def test_named_tuples_are_gathered_and_scattered(client):
+    futures = client.scatter(Pair(1, 2))
+    assert type(futures) is Pair
+    assert client.gather(futures) == Pair(1, 2)
+    assert client.gather(OrderedDict(a=futures.first)) == OrderedDict(a=1)
+
+
+def test_a_list_that_holds_itself_is_an_argument_without_futures_only(client):
+    cycle = []
+    cycle.append(cycle)
+    assert client.submit(len, cycle).result() == 1
+    future = client.submit(abs, -1)
+    assert client.submit(kinds, future, cycle).result()[0] == ("int", 1)
+    cycle.append(future)
+    with pytest.raises(ValueError, match="contains itself"):
+        client.submit(len, cycle)
+    cycle.clear()
