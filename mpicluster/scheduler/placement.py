@@ -27,6 +27,8 @@ VICTIMS_MAX = 8
 DURATION_S_MIN = 2e-6
 #: Share of a worker's memory that results made ahead may fill.
 AHEAD_MEMORY_SHARE = 0.05
+#: A worker with no more than this is as good a place for a result as any other.
+LIGHT_BYTES = 1 << 20
 
 
 def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
@@ -205,12 +207,23 @@ def fill_from_local(
 def spread_over_idle(
     state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]
 ) -> None:
-    """Give every free slot one task, in rounds over the workers, the longest idle first."""
+    """Give every free slot one task, in rounds over the workers.
+
+    A single task goes to the worker that has become idle last: its rank is awake, others may
+    sleep, and what it is told to free travels in the same bundle. When it holds more than others
+    the longest idle begins, as it does where there are more tasks.
+    """
     ready, idle = state.ready, state.idle
+    alone = len(ready) == 1
     while idle and (tasks := ready.take_some(1)):
-        worker, _ = idle.popitem(last=False)
+        worker, _ = idle.popitem(last=alone and is_light(next(reversed(idle))))
         give(state, tasks, worker, assigned)
         note_room(state, worker)
+
+
+def is_light(worker: WorkerRecord) -> bool:
+    """Return whether the values that a worker holds are not worth a thought."""
+    return worker.nbytes <= LIGHT_BYTES
 
 
 def send_ahead(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]) -> None:

@@ -102,12 +102,23 @@ def test_report_of_an_old_attempt_is_dropped() -> None:
 def test_report_of_a_lost_worker_about_a_task_that_waits_again() -> None:
     env = SchedulerEnvironment(workers=2, survive="ranks")
     env.submit("a")
-    env.take(3, m.ComputeTasks)
-    env.say(4, m.WorkerPaused(True))
-    env.lose(3)
-    env.say(3, m.TaskErred(env.key("a"), 1, ERROR))
+    env.take(4, m.ComputeTasks)
+    env.say(3, m.WorkerPaused(True))
+    env.lose(4)
+    env.say(4, m.TaskErred(env.key("a"), 1, ERROR))
     env.nothing_left()
     assert env.task("a").state is TaskState.READY
+
+
+def test_a_single_task_goes_to_the_worker_that_was_used_last() -> None:
+    env = SchedulerEnvironment(workers=3)
+    env.submit("a", options=TaskOptions(workers=(3,)))
+    env.take(3, m.DefineFunctions, optional=True)
+    env.take(3, m.ComputeTasks)
+    env.finish("a", 3)
+    env.take(CLIENT, m.KeysFinished)
+    env.submit("b")
+    assert env.take(3, m.ComputeTasks).keys == [env.key("b")]
 
 
 def test_worker_is_lost_before_its_report_that_it_has_started_comes() -> None:
