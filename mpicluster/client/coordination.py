@@ -22,13 +22,36 @@ _serial = count()
 VALUE_BYTES_MAX = 1 << 20
 
 
+def _text(name: Any) -> str:
+    """Return a name as the scheduler knows it: equal names of any process are equal texts."""
+    if isinstance(name, str):
+        return name
+    if isinstance(name, int | float):
+        return repr(name)
+    if isinstance(name, tuple):
+        return f"({', '.join(repr(_text(part)) for part in name)})"
+    raise TypeError(
+        f"A name is a text, a number or a tuple of these, but {name!r} is a {type(name).__name__}."
+    )
+
+
+def _count(meaning: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{meaning} is {value!r}; it must be a whole number.")
+    if not least <= value < 1 << 31:
+        raise ValueError(f"{meaning} is {value}; it must be from {least} to {(1 << 31) - 1}.")
+    return value
+
+
 class Named:
     """Something that is shared by its name."""
 
     kind = ""
 
-    def __init__(self, name: str | None = None, client: Client | None = None) -> None:
-        self.name = name or f"{type(self).__name__.lower()}-{next(_serial)}-{uuid4().hex}"
+    def __init__(self, name: Any = None, client: Client | None = None) -> None:
+        if name is None or name == "":
+            name = f"{type(self).__name__.lower()}-{next(_serial)}-{uuid4().hex}"
+        self.name = _text(name)
         self._given_client = client
 
     @property
@@ -121,9 +144,7 @@ class Semaphore(Named):
         self, max_leases: int = 1, name: str | None = None, client: Client | None = None
     ) -> None:
         super().__init__(name, client)
-        if max_leases < 1:
-            raise ValueError(f"max_leases is {max_leases}; a semaphore needs at least one lease.")
-        self.max_leases = max_leases
+        self.max_leases = _count("max_leases", max_leases, 1)
 
     def acquire(self, timeout: float | str | None = None) -> bool:
         """Take a lease; wait at most `timeout` seconds. Return whether there was one."""
@@ -191,7 +212,7 @@ class Queue(Named):
         self, name: str | None = None, client: Client | None = None, maxsize: int = 0
     ) -> None:
         super().__init__(name, client)
-        self.maxsize = maxsize
+        self.maxsize = _count("maxsize", maxsize, 0)
 
     def put(self, value: Any, timeout: float | str | None = None) -> None:
         """Add a value; wait for room at most `timeout` seconds, then raise `TimeoutError`."""
@@ -200,7 +221,7 @@ class Queue(Named):
 
     def get(self, timeout: float | str | None = None, batch: bool | int = False) -> Any:
         """Take the oldest value; `batch=n` takes n of them, `batch=True` all that there are."""
-        number = 1 if batch is False else 0 if batch is True else batch
+        number = int(not batch) if isinstance(batch, bool) else _count("batch", batch, 1)
         answered, items = self._request("get", number, timeout=timeout)
         if not answered:
             raise TimeoutError(f"The queue {self.name!r} was empty for {timeout} seconds.")

@@ -3,12 +3,19 @@
 Host names become ranks here, and wishes that no worker can ever meet are errors here.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from mpicluster.errors import NoValidWorkerError
 from mpicluster.ids import Rank
 from mpicluster.messages import NO_OPTIONS, TaskOptions
+
+#: The scheduler orders tasks by one number of 64 bits, of which the priority is the upper 16.
+PRIORITY_MAX = 32_000
+#: More is a mistake, and every message must be able to carry it.
+RETRIES_MAX = 1_000_000_000
 
 
 def make_options(
@@ -20,16 +27,44 @@ def make_options(
     priority: int = 0,
 ) -> TaskOptions:
     """Return checked options; `described` are the workers of the cluster."""
-    if workers is None and not resources and not retries and not priority:
+    tries = _whole("retries", retries, 0, RETRIES_MAX)
+    urgency = _whole("priority", priority, -PRIORITY_MAX, PRIORITY_MAX)
+    pairs = _needs(resources)
+    if workers is None and not pairs and not tries and not urgency:
         return NO_OPTIONS
     ranks = find_ranks(described, workers) if workers is not None else []
-    pairs = tuple(sorted((str(name), float(need)) for name, need in (resources or {}).items()))
-    options = TaskOptions(
-        tuple(ranks), bool(allow_other_workers), pairs, int(retries or 0), int(priority or 0)
-    )
+    options = TaskOptions(tuple(ranks), bool(allow_other_workers), pairs, tries, urgency)
     if pairs:
         _check_resources(described, options)
     return options
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> int:
+    """Return a number that every message can carry; None is 0."""
+    if value is None:
+        return 0
+    if not isinstance(value, Integral) and not (isinstance(value, float) and value.is_integer()):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number.")
+    number = int(value)
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {number}; it must be from {least} to {most}.")
+    return number
+
+
+def _needs(resources: Any) -> tuple[tuple[str, float], ...]:
+    """Return what a task needs, sorted, without what it needs nothing of."""
+    if not resources:
+        return ()
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"resources is {resources!r}; give a dict, such as {{'GPU': 1}}.")
+    for name, need in resources.items():
+        if not isinstance(need, Real):
+            raise TypeError(f"The task asks for {need!r} of the resource {name!r}; give a number.")
+        if need < 0 or not math.isfinite(need):
+            raise ValueError(
+                f"The task asks for {need} of the resource {name!r}; give a finite number from 0."
+            )
+    return tuple(sorted((str(name), float(need)) for name, need in resources.items() if need))
 
 
 def _check_resources(described: Sequence[Mapping[str, Any]], options: TaskOptions) -> None:
