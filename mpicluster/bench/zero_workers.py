@@ -14,12 +14,13 @@ from mpicluster import messages as m
 from mpicluster.cluster import roles
 from mpicluster.cluster.base import set_current_job
 from mpicluster.cluster.job import Job, JobOptions
+from mpicluster.cluster.leaving import leave_mpi
 from mpicluster.config import Config
 from mpicluster.errors import WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK, ClientId, Rank
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.base import Transport
-from mpicluster.transport.mpi import connect
+from mpicluster.transport.mpi import MPITransport, connect
 from mpicluster.transport.waiting import Ladder
 from mpicluster.versions import local_versions
 
@@ -48,11 +49,11 @@ def start_without_slots(options: JobOptions) -> Job:  # noqa: RET503  (_leave do
         SchedulerLoop(transport, config, ranks).run(freeze=True)
     else:
         ZeroWorker(transport, config).run()
-    _leave(transport)
+    _leave(transport, config)
 
 
-def _leave(transport: Transport) -> NoReturn:
-    transport.close()
+def _leave(transport: MPITransport, config: Config) -> NoReturn:
+    leave_mpi(transport, config, 0)
     raise SystemExit(0)
 
 

@@ -44,8 +44,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="abstract resource that each worker offers; may be repeated",
     )  # fmt: skip
     group.add_argument(
-        "--survive", choices=("tasks", "ranks"), default="tasks",
-        help="tasks: a lost rank ends the job; ranks: the others go on",
+        "--survive", choices=("tasks", "ranks"),
+        help="tasks: a lost rank ends the job (the default); ranks: the others go on",
     )  # fmt: skip
     group.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE",
@@ -87,10 +87,9 @@ def add_command(commands: Any) -> None:
 
 def positive(text: str) -> int:
     """Return a number that must be at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def plan_launch(
@@ -137,13 +136,13 @@ def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:  # 
     from mpicluster.cluster import launch as l
 
     program = [sys.executable, "-m", "mpicluster", *words]
-    planned = plan_launch(arguments, program, arguments.survive)
+    config = job_options(arguments).load_config()  # one sentence now, not one from every rank
+    planned = plan_launch(arguments, program, config.survive)
     if planned.ranks < 3:
         raise MpiclusterError(
             f"A job of {planned.ranks} ranks has no worker: rank 0 is the scheduler and rank 1 "
             "runs the script. Use -n 3 or more, or `python script.py` for a cluster without MPI."
         )
-    job_options(arguments).load_config()  # one sentence now instead of one from every rank
     command = l.build_command(planned)
     if arguments.dry_run:
         print(shlex.join(command))
@@ -159,7 +158,7 @@ def worker_words(arguments: argparse.Namespace) -> list[str]:
         value = getattr(arguments, name)
         if value is not None:
             words += ["--" + name.replace("_", "-"), str(value)]
-    if arguments.survive != "tasks":
+    if arguments.survive is not None:
         words += ["--survive", arguments.survive]
     for name in ("resources", "set"):
         for pair in getattr(arguments, name):
@@ -180,7 +179,8 @@ def job_options(arguments: argparse.Namespace) -> "JobOptions":
     from mpicluster.cluster.job import JobOptions
 
     settings: dict[str, Any] = dict(_pairs("--set", arguments.set))
-    settings["survive"] = arguments.survive
+    if arguments.survive is not None:
+        settings["survive"] = arguments.survive
     for name in ("threads_per_slot", "scratch"):
         if getattr(arguments, name) is not None:
             settings[name] = getattr(arguments, name)

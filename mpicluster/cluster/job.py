@@ -6,6 +6,7 @@ job's exit status is the script's. Nobody waits for ever: what cannot end in ord
 
 import atexit
 import faulthandler
+import math
 import os
 import platform
 import runpy
@@ -24,7 +25,7 @@ from typing import Any, NoReturn, TypeVar
 from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster import roles
-from mpicluster.cluster.base import Cluster, set_current_job
+from mpicluster.cluster.base import Cluster, current_job, set_current_job
 from mpicluster.cluster.hosts import (
     available_cores,
     available_memory,
@@ -124,7 +125,7 @@ class Job(Cluster):
         try:
             with loop.lock:
                 loop.core.to_scheduler(m.ClientStopped(stop=True))
-            stopped = loop.wait_until(lambda: loop.core.stopped, self._config.stop_timeout_s)
+            stopped = self._await_stop()
         except Exception as error:  # noqa: BLE001  (the job must end, whatever went wrong)
             stopped = loop.core.stopped
             if not stopped:
@@ -134,6 +135,15 @@ class Job(Cluster):
             abort(self._transport, self._config, text)
         loop.close()
         leave_mpi(self._transport, self._config, status)
+
+
+    def _await_stop(self) -> bool:
+        """Wait for the scheduler; time in which the whole job was suspended does not count."""
+        core = self._loop.core
+        for _ in range(math.ceil(self._config.stop_timeout_s)):
+            if self._loop.wait_until(lambda: core.stopped, 1.0):
+                return True
+        return False
 
 
 def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | None:  # noqa: RET503
@@ -171,6 +181,7 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     if supervised is not None:
         supervised.started()
     if transport.rank == CLIENT_RANK:
+        _close_stdin()
         return _become_client(transport, config, infos, options)
     _run_loop(transport, config, infos, options, zygote)
 
@@ -185,6 +196,14 @@ def _check(promise: roles.Promise, check: Callable[[], T]) -> T:
         else:
             time.sleep(TIME_TO_SPEAK_S)
         raise SystemExit(WORLD_STATUS) from None
+
+
+def _close_stdin() -> None:
+    """Give the script an empty input: launchers send theirs to rank 0, and MPICH's leaves the
+    others one that never ends.
+    """
+    with Path(os.devnull).open("rb") as empty:
+        os.dup2(empty.fileno(), 0)
 
 
 def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
@@ -385,12 +404,15 @@ def initialize(
     On rank 1 it returns True and the script goes on; the other ranks play their roles and leave
     here. Without a launcher it returns False, and `Client()` starts a LocalCluster. `slots`,
     `memory_limit` (like "16GB") and `resources` are those of each worker, other arguments are
-    settings of `Config`.
+    settings of `Config`. In a script that `mpicluster run` has started, or called again, it
+    changes nothing and returns True.
 
     >>> import mpicluster
     >>> mpicluster.initialize(slots=4, memory_limit="16GB")  # doctest: +SKIP
     >>> client = mpicluster.Client()  # doctest: +SKIP
     """
+    if current_job() is not None:
+        return True
     options = JobOptions(slots, memory_limit, dict(resources or {}), settings)
     script = Path(sys.argv[0])
     text = script.read_text(errors="replace") if script.is_file() else ""

@@ -39,7 +39,11 @@ def leave_mpi(transport: MPITransport, config: Config, status: int = 1) -> None:
             say(f"{place}: other ranks have not come to the end; leaving without them.")
             end_now(status)
         faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
-        transport.close()
+        try:
+            transport.close()
+        except Exception as error:  # noqa: BLE001  (all is done; only MPI's own end has failed)
+            say(f"rank {transport.rank} on {platform.node()}: MPI did not end in order: {error}")
+            end_now(status)
         faulthandler.cancel_dump_traceback_later()
         return
     # Hydra sends it to all when a rank ends, and the interpreter's own end would not survive it.

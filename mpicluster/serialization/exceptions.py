@@ -1,12 +1,11 @@
 """How does an exception get from the task that raised it to the future?
 
-It keeps its type, its message and its traceback. What cannot be pickled, or not be rebuilt at the
-other end, arrives as a `RemoteTaskError` with the same text.
+It keeps its type, its message, its attributes, what caused it, and its traceback. What cannot be
+pickled, or not be rebuilt at the other end, arrives as a `RemoteTaskError` with the same text.
 """
 
 import os
 import pickle
-import sys
 import traceback
 from typing import Any
 
@@ -18,10 +17,22 @@ from mpicluster.serialization.frames import dumps, loads
 
 #: A longer message is cut: it is for people.
 TEXT_MAX = 100_000
+#: So many exceptions travel of those that led to one.
+CHAIN_MAX = 5
+#: A longer traceback, as of endless recursion, travels as text only.
+FRAMES_MAX = 200
 
 
 def to_error(error: BaseException, rank: int, host: str) -> ErrorColumns:
-    """Return what travels of an exception that a task raised."""
+    """Return what travels of an exception that a task raised; nothing in it can make this fail."""
+    try:
+        return _to_error(error, rank, host)
+    except Exception as problem:  # noqa: BLE001  (its text, its pickling are the user's code)
+        text = f"its text cannot be shown ({type(problem).__name__})"
+        return [b"", type(error).__name__, text, b"", "", rank, host]
+
+
+def _to_error(error: BaseException, rank: int, host: str) -> ErrorColumns:
     if isinstance(error, SystemExit):
         error = _as_ordinary(error, f"The task called sys.exit({error.code!r})")
     elif not isinstance(error, Exception):
@@ -29,9 +40,14 @@ def to_error(error: BaseException, rank: int, host: str) -> ErrorColumns:
     trace = error.__traceback__
     text = "".join(traceback.format_exception(error))[-TEXT_MAX:]
     return [
-        _pickled(error), type(error).__name__, str(error)[:TEXT_MAX], _pickled_trace(trace), text,
-        rank, host,
+        _pickled(error, CHAIN_MAX), type(error).__name__, _clean(str(error)[:TEXT_MAX]),
+        _pickled_trace(trace), _clean(text), rank, host,
     ]  # fmt: skip
+
+
+def _clean(text: str) -> str:
+    """Return a text that UTF-8 can hold: file names may have bytes that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def from_error(columns: ErrorColumns, key: str = "") -> BaseException:
@@ -68,13 +84,70 @@ def _as_ordinary(error: BaseException, text: str) -> Exception:
     return ordinary.with_traceback(error.__traceback__)
 
 
-def _pickled(error: BaseException) -> bytes:
-    try:
-        content = dumps(error)
-        pickle.loads(content)
-    except Exception:  # noqa: BLE001
-        return b""
-    return content
+def _pickled(error: BaseException, chain: int) -> bytes:
+    """Return the pickle of an exception and of those that led to it, b"" if there is none."""
+    content = _pickled_alone(error)
+    led = error.__cause__ or error.__context__
+    if not content or led is None or not chain:
+        return content
+    before = _pickled(led, chain - 1)
+    if not before:
+        before = dumps(RemoteTaskError(_clean(f"{type(led).__name__}: {led}")))
+    is_cause = error.__cause__ is not None
+    return dumps(_Chained(content, before, is_cause, error.__suppress_context__))
+
+
+def _pickled_alone(error: BaseException) -> bytes:
+    # Pickle would call an __init__ of the user's with `args`, which may be others than it takes.
+    own_init = hasattr(type(error).__init__, "__code__")
+    plain = type(error).__reduce__ is BaseException.__reduce__
+    forms: list[Any] = [error, _Portrait(error)] if plain else [error]
+    for form in reversed(forms) if own_init else forms:
+        try:
+            content = dumps(form)
+            if isinstance(pickle.loads(content), BaseException):
+                return content
+        except Exception:  # noqa: BLE001
+            continue
+    return b""
+
+
+class _Portrait:
+    """An exception that is rebuilt without its `__init__`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = self.error
+        return _rebuild, (type(error), error.args, dict(error.__dict__))
+
+
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class _Chained:
+    """An exception and the one that led to it, each as a pickle."""
+
+    def __init__(self, error: bytes, before: bytes, is_cause: bool, suppressed: bool) -> None:
+        self.parts = (error, before, is_cause, suppressed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _link, self.parts
+
+
+def _link(error: bytes, before: bytes, is_cause: bool, suppressed: bool) -> BaseException:
+    linked: BaseException = loads(error)
+    if is_cause:
+        linked.__cause__ = loads(before)
+    else:
+        linked.__context__ = loads(before)
+    linked.__suppress_context__ = suppressed
+    return linked
 
 
 def _pickled_trace(trace: Any) -> bytes:
@@ -84,10 +157,13 @@ def _pickled_trace(trace: Any) -> bytes:
         if not trace.tb_frame.f_code.co_filename.startswith(package):
             break
         trace = trace.tb_next
-    if trace is None:
+    if trace is None or _depth(trace) > FRAMES_MAX:
         return b""
-    try:
-        return dumps(Traceback(trace).to_dict())
-    except Exception:  # noqa: BLE001
-        print("mpicluster: a traceback cannot be sent; its text is.", file=sys.stderr)
-        return b""
+    return dumps(Traceback(trace).to_dict())
+
+
+def _depth(trace: Any) -> int:
+    depth = 0
+    while trace is not None:
+        depth, trace = depth + 1, trace.tb_next
+    return depth

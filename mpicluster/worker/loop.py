@@ -72,8 +72,8 @@ class WorkerLoop:
         self.pool = SlotPool(zygote, self._slot_settings(board_fd), board_fd)
         self.relay = ClientRelay(self.pool, transport, self.values)
         self.function_codes: dict[int, tuple[str, bytes]] = {}
-        #: Answers of slots to `RunFunction` that are still out: request -> (client, count).
-        self._runs: dict[int, tuple[Rank, int]] = {}
+        #: `RunFunction` that slots have not answered: request -> (client, {address of slot}).
+        self._runs: dict[int, tuple[Rank, set[int]]] = {}
         #: {slot: why} of slots that were ended for their size.
         self._too_large: dict[int, str] = {}
         self._starting = settings.slots
@@ -209,7 +209,7 @@ class WorkerLoop:
 
     def _on_run_function(self, source: Rank, message: m.RunFunction, _now: float) -> None:
         links = list(self.pool.links.values())
-        self._runs[message.request] = (source, len(links))
+        self._runs[message.request] = (source, {link.client for link in links})
         for link in links:
             self.pool.send_control(link, p.RunNow(message.request, message.code))
 
@@ -269,7 +269,7 @@ class WorkerLoop:
         elif isinstance(message, p.SlotStarted):
             self._slot_started(link, message.pid, now)
         elif isinstance(message, p.RanNow):
-            self._function_ran(message)
+            self._function_ran(link, message)
         elif isinstance(message, p.FromSlotClient):
             for todo in self.relay.from_slot(link, message):
                 self._take(self.transport.rank, todo, now)
@@ -308,17 +308,26 @@ class WorkerLoop:
         event = e.SlotFinished(slot, message.tickets, sizes, message.durations)
         self.core.receive(-1, event, now)
 
-    def _function_ran(self, message: p.RanNow) -> None:
+    def _function_ran(self, link: SlotLink, message: p.RanNow) -> None:
         """Send the answer of the last slot; an error of any slot counts."""
         if message.request not in self._runs:
             return
-        client, count = self._runs[message.request]
-        if count > 1 and message.error is None:
-            self._runs[message.request] = (client, count - 1)
+        client, left = self._runs[message.request]
+        left.discard(link.client)
+        if left and message.error is None:
             return
         del self._runs[message.request]
         answer = m.FunctionRan(message.request, message.value, message.error)
         self.transport.send(client, [answer])
+
+    def _runs_ended(self, link: SlotLink, how: str) -> None:
+        """Answer for a slot that has ended with functions of `Client.run` in it."""
+        host = self.settings.host
+        text = f"The function given to Client.run ended a slot: {how}."
+        error = [b"", "KilledWorker", text, b"", "", self.transport.rank, host]
+        for request, (_, left) in list(self._runs.items()):
+            if link.client in left:
+                self._function_ran(link, p.RanNow(request, b"", error))
 
     def _read_zygote(self, now: float) -> None:
         ends = self.pool.ended()
@@ -345,14 +354,16 @@ class WorkerLoop:
                 self._forget(fd)
             self.pool.remove(link)
             how = self._too_large.pop(link.index, None) or describe_end(ended.status)
+            self._runs_ended(link, how)
             self.core.receive(-1, e.SlotLost(link.index, ticket, how), now)
 
     def _drain(self, link: SlotLink, now: float) -> None:
         """Take the results that a slot had sent before it ended."""
-        while messages := link.readers[link.tasks.fileno()].read():
-            for message in messages:
-                if not isinstance(message, p.WantSegment):
-                    self._take_from_slot(link, message, now)
+        for reader in link.readers.values():
+            while messages := reader.read():
+                for message in messages:
+                    if not isinstance(message, p.WantSegment):
+                        self._take_from_slot(link, message, now)
 
     def _forget(self, fd: int) -> None:
         try:

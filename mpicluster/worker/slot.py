@@ -95,6 +95,7 @@ class Slot:
         #: Places that finished tasks have left mapped and that have not been reported.
         self._left_mapped: list[Place] = []
         self._last_report = 0.0
+        self._pid = os.getpid()
 
     # --- the main thread ---
 
@@ -153,11 +154,13 @@ class Slot:
                 inputs = [self._load_input(found, mappings, share) for found in inputs]
             args, kwargs = load_call(payload, inputs)
             value = called(*args, **kwargs)
+            self._end_if_forked()
             del inputs, args, kwargs
             plain = type(value) in PLAIN_RESULTS
             stored = pickle.dumps(value, 5) if plain else self._store(task, value)
             del value
         except BaseException as error:  # noqa: BLE001  (whatever user code raises)
+            self._end_if_forked()
             self.report()
             self._send(self.tasks, self._raised(ticket, error))
             stored = None
@@ -171,6 +174,11 @@ class Slot:
         self._done.append((ticket, duration, stored))
         if ended - self._last_report > report_s:
             self.report()
+
+    def _end_if_forked(self) -> None:
+        """End a child that user code has forked and that came back from it: it is no slot."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def _define(self, function: int) -> Any:
         """Unpickle a function the first time that it is called here."""

@@ -5,6 +5,7 @@ from collections import OrderedDict, defaultdict, namedtuple
 import pytest
 
 from mpicluster import as_completed
+from mpicluster.errors import KilledWorker
 
 Pair = namedtuple("Pair", "first second")  # noqa: PYI024  (what users have)
 
@@ -91,3 +92,23 @@ def test_a_list_that_holds_itself_is_an_argument_without_futures_only(client):
     with pytest.raises(ValueError, match="contains itself"):
         client.submit(len, cycle)
     cycle.clear()
+
+
+def forks():
+    import os
+
+    return "child" if os.fork() == 0 else "parent"
+
+
+def test_a_child_that_comes_back_from_a_task_is_no_slot(client):
+    assert client.submit(forks, workers=[2]).result() == "parent"
+    futures = [client.submit(abs, -number, workers=[2]) for number in range(20)]
+    assert client.gather(futures) == list(range(20))
+
+
+def test_a_function_that_ends_its_slot_is_an_error(client):
+    import os
+
+    with pytest.raises(KilledWorker, match="ended a slot: it ended with status 3"):
+        client.run(os._exit, 3)
+    assert client.submit(abs, -1).result() == 1

@@ -166,6 +166,60 @@ def test_exceptions_that_cannot_be_rebuilt_arrive_as_text() -> None:
     assert "raise OddError" in str(error)
 
 
+class ParticularError(Exception):
+    """Its `args` are not what its `__init__` takes."""
+
+    def __init__(self, place: str, *, code: int) -> None:
+        super().__init__(f"{place}: {code}")
+        self.code = code
+
+
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def particular() -> None:
+    try:
+        raise KeyError("the first")
+    except KeyError as error:
+        raise ParticularError("here", code=3) from error
+
+
+def in_passing() -> None:
+    try:
+        raise OSError(2, "no such file")
+    except OSError:
+        raise ValueError("\udc80bad")  # noqa: B904
+
+
+def test_exceptions_with_their_own_init_keep_type_and_attributes() -> None:
+    error = from_error(to_error(caught(particular), 2, "h"))
+    assert isinstance(error, ParticularError)
+    assert (str(error), error.code) == ("here: 3", 3)
+
+
+def test_what_led_to_an_exception_comes_with_it() -> None:
+    error = from_error(to_error(caught(particular), 2, "h"))
+    assert isinstance(error.__cause__, KeyError)
+    error = from_error(to_error(caught(in_passing), 2, "h"))
+    assert isinstance(error.__context__, OSError)
+    assert error.__context__.errno == 2
+
+
+def test_no_text_and_no_traceback_can_stop_an_exception() -> None:
+    def endless() -> None:
+        endless()
+
+    def speechless() -> None:
+        raise SpeechlessError
+
+    columns = to_error(caught(in_passing), 2, "h")
+    assert columns[2] == "\\udc80bad"
+    assert "RecursionError" in to_error(caught(endless), 2, "h")[1]
+    assert to_error(caught(speechless), 2, "h")[1] == "SpeechlessError"
+
+
 def test_sys_exit_does_not_end_the_script() -> None:
     error = from_error(to_error(caught(lambda: sys.exit(5)), 2, "h"))
     assert isinstance(error, RemoteTaskError)
