@@ -324,13 +324,29 @@ class MPITransport(Transport):
     # --- the end ---
 
     def meet(self, seconds: float) -> bool:
-        """Wait until all ranks have come here; return False if they have not after `seconds`."""
-        request, deadline = self._comm.Ibarrier(), time.monotonic() + seconds
-        while not request.Test():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(MEET_PAUSE_S)
+        """Wait until all ranks have come here; return False if they have not after `seconds`.
+
+        What still arrives is taken and dropped: MPICH does not finalise with messages that nobody
+        has received. Twice, so that the second time nothing is on its way any more.
+        """
+        deadline = time.monotonic() + seconds
+        for _ in range(2):
+            request = self._comm.Ibarrier()
+            while not request.Test():
+                self._drop_arrived()
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(MEET_PAUSE_S)
+            self._drop_arrived()
         return True
+
+    def _drop_arrived(self) -> None:
+        comm, status, byte = self._comm, self._status, self._mpi.BYTE
+        if self._sends:
+            self._finish_sends()
+        while comm.Iprobe(self._any_source, self._any_tag, status):
+            count = status.Get_count(byte)
+            comm.Recv([bytearray(count), count, byte], status.Get_source(), status.Get_tag())
 
     def close(self) -> None:
         """Wait for what was sent, free the communicator and finalise MPI."""
