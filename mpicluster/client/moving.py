@@ -113,12 +113,27 @@ class Moving(Inspection):
         return futures
 
     def replicate(self, futures: Any, n: int | None = None, workers: Any = None) -> None:
-        """Copy values to `n` of the workers (default: all of them) and wait for the copies."""
-        ranks = self._ranks(workers)[:n]
+        """Copy values to `n` of the workers (default: all of them) and wait for the copies.
+
+        Raises what a future's task raised, `CancelledError` for a cancelled future, and
+        `ValueError` if there would be no copy at all.
+
+        >>> future = client.submit(sum, [1, 2])
+        >>> client.replicate([future])
+        """
+        ranks = self._ranks(workers)[:n] if n is None or n > 0 else []
+        if not ranks:
+            raise ValueError(
+                f"replicate was asked for n={n} copies on workers={workers}, which is none. Give "
+                "n of at least 1, and at least one worker."
+            )
         found = {future._record.key: future for future in self._futures_in(futures)}  # noqa: SLF001
         keys = list(found)
         for future in found.values():
             self.wait_for_record(future._record, None)  # noqa: SLF001
+            error = error_of(future._record)  # noqa: SLF001
+            if error is not None:
+                raise error
         with self.lock:
             self._loop.core.to_scheduler(m.ReplicateKeys(keys, ranks))
         wanted = set(ranks)

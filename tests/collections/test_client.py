@@ -5,7 +5,7 @@ from collections import OrderedDict, defaultdict, namedtuple
 import pytest
 
 from mpicluster import as_completed
-from mpicluster.errors import KilledWorker
+from mpicluster.errors import CancelledError, KilledWorker
 
 Pair = namedtuple("Pair", "first second")  # noqa: PYI024  (what users have)
 
@@ -112,3 +112,19 @@ def test_a_function_that_ends_its_slot_is_an_error(client):
     with pytest.raises(KilledWorker, match="ended a slot: it ended with status 3"):
         client.run(os._exit, 3)
     assert client.submit(abs, -1).result() == 1
+
+
+def test_replicate_refuses_what_has_no_value(client):
+    def fails():
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        client.replicate([client.submit(fails)])
+    future = client.submit(abs, -1)
+    cancelled = client.submit(abs, -2)
+    client.cancel([cancelled])
+    with pytest.raises(CancelledError):
+        client.replicate([cancelled])
+    for options in ({"n": 0}, {"n": -1}, {"workers": []}):
+        with pytest.raises(ValueError, match="which is none"):
+            client.replicate([future], **options)
