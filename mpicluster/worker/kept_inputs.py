@@ -67,6 +67,12 @@ class KeptInputs:
             self._recent.pop(key, None)
             self._to_forget.append(key)
 
+    def forget_dropped(self, keys: Iterable[Key]) -> None:
+        """Have the slot forget values that are dropped from the store."""
+        if self._kept:
+            for key in keys:
+                self.forget(key)
+
     def forget_all(self) -> None:
         """Have the slot forget all inputs."""
         for key in list(self._kept):
@@ -81,11 +87,3 @@ class KeptInputs:
         """Return what the slot must be told to forget, after the tasks that it has."""
         found, self._to_forget = self._to_forget, []
         return found
-
-
-def forget_dropped(slots: Iterable[KeptInputs], keys: Iterable[Key]) -> None:
-    """Have all slots forget values that are dropped from the store."""
-    for kept in slots:
-        if kept._kept:  # noqa: SLF001  (of this module)
-            for key in keys:
-                kept.forget(key)

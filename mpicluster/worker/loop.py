@@ -22,7 +22,6 @@ from mpicluster.transport.waiting import Ladder
 from mpicluster.worker import events as e
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.core import WorkerCore
-from mpicluster.worker.kept_inputs import forget_dropped
 from mpicluster.worker.memory_watch import MemoryWatch
 from mpicluster.worker.relay import ClientRelay
 from mpicluster.worker.scratch import make_scratch
@@ -379,7 +378,8 @@ class WorkerLoop:
         elif isinstance(effect, e.DropValues):
             for key in effect.keys:
                 self.store.drop(key)
-            forget_dropped((link.kept for link in self.pool.links.values()), effect.keys)
+            for some in self.pool.links.values():
+                some.kept.forget_dropped(effect.keys)
         elif isinstance(effect, e.AskSlot):
             link = self.pool.links.get(effect.slot)
             if link is not None:

@@ -1,6 +1,6 @@
 """Which inputs does a slot keep?"""
 
-from mpicluster.worker.kept_inputs import KEPT_BYTES_MAX, KEPT_MAX, KeptInputs, forget_dropped
+from mpicluster.worker.kept_inputs import KEPT_BYTES_MAX, KEPT_MAX, KeptInputs
 
 
 def use(kept: KeptInputs, key: int, found: bytes = b"x") -> str:
@@ -46,7 +46,8 @@ def test_a_dropped_value_is_forgotten() -> None:
     for _ in range(2):
         use(first, 1)
         use(second, 2)
-    forget_dropped([first, second], [1, 3])
+    for kept in (first, second):
+        kept.forget_dropped([1, 3])
     assert (first.take_to_forget(), second.take_to_forget()) == ([1], [])
     assert use(first, 1) == "value"
 
