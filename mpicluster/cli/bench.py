@@ -1,7 +1,7 @@
 """What does `mpicluster bench` do?
 
-On a login shell or in a job script it becomes the launcher, as `mpicluster run` does; in the ranks
-that a launcher has started it measures. `--scale` needs neither.
+On a login shell or in a job script it starts ranks, as `mpicluster run` does; in the ranks
+themselves it measures. `--scale` needs neither.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What does `mpicluster run` do?
 
-Builds the command of the right launcher and becomes it, so that signals and the exit status need
-no middleman. The same options are understood by `python -m mpicluster` inside a rank.
+Builds the command of the right launcher and runs it. `python -m mpicluster` understands the same
+options inside a rank.
 """
 
 import argparse
@@ -125,15 +125,16 @@ def plan_launch(
 
 
 def launch(arguments: argparse.Namespace) -> int:
-    """Become the launcher of a job that runs a script."""
+    """Start a job that runs a script; return its status."""
     check_script(arguments.script)
     words = [*worker_words(arguments), arguments.script, *arguments.arguments]
     return start_ranks(arguments, words)
 
 
-def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:  # noqa: RET503  (execve)
-    """Become the launcher of ranks that run `python -m mpicluster` with these words."""
+def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """Start ranks that run `python -m mpicluster` with these words; return the job's status."""
     from mpicluster.cluster import launch as l
+    from mpicluster.cluster.launched import run_launcher
 
     program = [sys.executable, "-m", "mpicluster", *words]
     config = job_options(arguments).load_config()  # one sentence now, not one from every rank
@@ -147,8 +148,7 @@ def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:  # 
     if arguments.dry_run:
         print(shlex.join(command))
         return 0
-    sys.stdout.flush()
-    os.execve(command[0], command, l.rank_environment(os.environ))
+    return run_launcher(command, l.rank_environment(os.environ))
 
 
 def worker_words(arguments: argparse.Namespace) -> list[str]:

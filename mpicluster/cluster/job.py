@@ -34,6 +34,7 @@ from mpicluster.cluster.hosts import (
     parse_memory_limit,
 )
 from mpicluster.cluster.launch import find_library
+from mpicluster.cluster.launched import SPEAKS
 from mpicluster.cluster.leaving import (
     TIME_TO_SPEAK_S,
     abort,
@@ -330,8 +331,17 @@ class Terminated(SystemExit):
     """The batch system or the launcher ends the job."""
 
 
+#: What rank 1 says of it, unless it has been started by `mpicluster run`, which says so itself.
+TOLD_TO_END = (
+    b"mpicluster: the job was told to end by SIGTERM: it was cancelled, or its time limit has "
+    b"come.\n"
+)
+
+
 def _terminate(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
+    if SPEAKS not in os.environ:
+        os.write(2, TOLD_TO_END)  # not by sys.stderr, which the script may be using just now
     raise Terminated(128 + number)
 
 
@@ -357,7 +367,8 @@ def _run_to_status(script: str) -> int:
     except SystemExit as ended:
         return _exit_status(ended.code)
     except KeyboardInterrupt:
-        print("mpicluster: interrupted", file=sys.stderr, flush=True)
+        if SPEAKS not in os.environ:
+            say("interrupted by Ctrl-C or SIGINT.")
         return 130
     except BaseException as error:  # noqa: BLE001  (as the interpreter does)
         _print_traceback(type(error), error, error.__traceback__)

@@ -73,7 +73,10 @@ def test_a_signal_ends_everything(runner: Runner, program: Program, number: int)
     started = time.monotonic()
     process.send_signal(number)
     ended = runner.wait(30)
-    assert ended.status != 0, ended
+    assert ended.status == 128 + number, ended
+    sentences = [line for line in ended.stderr.splitlines() if line.startswith("mpicluster: the")]
+    (sentence,) = sentences
+    assert signal.Signals(number).name in sentence
     runner.assert_nothing_left(10)
     assert time.monotonic() - started < 15, ended
 
