@@ -6,13 +6,18 @@ meaning they have in `distributed`. They can be pickled into tasks.
 
 from __future__ import annotations
 
+from io import BytesIO
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+import cloudpickle
+
 from mpicluster import messages as m
+from mpicluster.client.future import Future
 from mpicluster.client.timeouts import to_seconds
-from mpicluster.serialization.frames import dumps, loads
+from mpicluster.ids import Key
+from mpicluster.serialization.frames import loads
 
 if TYPE_CHECKING:
     from mpicluster.client.client import Client
@@ -43,6 +48,21 @@ def _count(meaning: str, value: Any, least: int) -> int:
     return value
 
 
+class ItemPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles a value and notes which futures are in it."""
+
+    def __init__(self, file: BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.keys: dict[Key, None] = {}
+
+    def reducer_override(self, value: Any) -> Any:
+        """Note a future, and pickle it as always."""
+        if isinstance(value, Future):
+            self.keys[value.use_as_input()] = None
+            return NotImplemented
+        return super().reducer_override(value)
+
+
 class Named:
     """Something that is shared by its name."""
 
@@ -63,8 +83,8 @@ class Named:
 
     def _request(
         self, action: str, *arguments: Any, timeout: float | str | None = None
-    ) -> tuple[bool, Any]:
-        """Ask, and wait for the answer; (False, None) when the time is over before it comes."""
+    ) -> tuple[int, Any]:
+        """Ask, and wait; return (request, answer), (0, None) if the time is over before."""
         client = self.client
         loop, seconds = client.loop, to_seconds(timeout)
         with loop.lock:
@@ -73,22 +93,41 @@ class Named:
                 m.Coordinate(request, self.kind, self.name, action, list(arguments))
             )
         if loop.wait_until(lambda: request in loop.core.answers, seconds):
-            return True, loop.core.answers.pop(request)
+            return request, loop.core.answers.pop(request)
         withdrawn = self._request("withdraw", request)[1]
         if withdrawn:
-            return False, None
+            return 0, None
         # The answer had left before the scheduler heard that nobody waits.
-        return True, loop.core.answers.pop(request)
+        return request, loop.core.answers.pop(request)
 
-    def _value(self, value: Any) -> bytes:
-        content = dumps(value)
+    def _item(self, value: Any) -> tuple[bytes, list[Key]]:
+        """Return the pickle of a value, and the keys of the futures in it."""
+        with BytesIO() as file:
+            pickler = ItemPickler(file)
+            pickler.dump(value)
+            content = file.getvalue()
         if len(content) > VALUE_BYTES_MAX:
             raise ValueError(
                 f"A value of {len(content)} bytes was given to {self.name!r}, which takes at most "
                 f"{VALUE_BYTES_MAX}, because it passes through the scheduler. Scatter it and give "
                 "the future."
             )
-        return content
+        return content, list(pickler.keys)
+
+    def _load_items(self, request: int, answer: tuple[list[bytes], bool]) -> list[Any]:
+        """Return what was taken; its futures keep their values from now on."""
+        contents, has_futures = answer
+        try:
+            return [loads(content) for content in contents]
+        finally:
+            if has_futures:
+                loop = self.client.loop
+                with loop.lock:
+                    number = loop.core.next_number()
+                    loop.core.to_scheduler(
+                        m.Coordinate(number, self.kind, self.name, "received", [request])
+                    )
+                loop.flush_soon()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name,)
@@ -110,7 +149,7 @@ class Lock(Named):
 
     def acquire(self, blocking: bool = True, timeout: float | str | None = None) -> bool:
         """Take the lock; wait for it at most `timeout` seconds. Return whether it was taken."""
-        return self._request("acquire", 1, timeout=timeout if blocking else 0)[0]
+        return bool(self._request("acquire", 1, timeout=timeout if blocking else 0)[0])
 
     def release(self) -> None:
         """Give the lock back."""
@@ -132,13 +171,16 @@ class Lock(Named):
 class Semaphore(Named):
     """At most `max_leases` tasks at a time, as for a licence or a slow file system.
 
+    All semaphores of a name have the same `max_leases`; another number than that of the first
+    raises `ValueError` when a lease is asked for.
+
     >>> from mpicluster import Semaphore
     >>> with Semaphore(2, "licences") as semaphore:
     ...     semaphore.get_value()
     1
     """
 
-    kind = "lock"
+    kind = "semaphore"
 
     def __init__(
         self, max_leases: int = 1, name: str | None = None, client: Client | None = None
@@ -148,7 +190,14 @@ class Semaphore(Named):
 
     def acquire(self, timeout: float | str | None = None) -> bool:
         """Take a lease; wait at most `timeout` seconds. Return whether there was one."""
-        return self._request("acquire", self.max_leases, timeout=timeout)[0]
+        request, answer = self._request("acquire", self.max_leases, timeout=timeout)
+        if request and answer is not True:
+            raise ValueError(
+                f"The semaphore {self.name!r} was asked for with max_leases={self.max_leases}, but "
+                f"it has max_leases={answer} already. Give the same number everywhere, or take "
+                "another name."
+            )
+        return bool(request)
 
     def release(self) -> bool:
         """Give a lease back."""
@@ -182,7 +231,7 @@ class Event(Named):
 
     def wait(self, timeout: float | str | None = None) -> bool:
         """Wait until the flag is set, at most `timeout` seconds; return whether it is."""
-        return self._request("wait", timeout=timeout)[0]
+        return bool(self._request("wait", timeout=timeout)[0])
 
     def set(self) -> None:
         """Set the flag; all that wait go on."""
@@ -200,6 +249,9 @@ class Event(Named):
 class Queue(Named):
     """A queue of small values or futures between tasks and scripts.
 
+    A future in it keeps its value. `maxsize` is how many values there may be (0: any number, or
+    what another queue of this name has said).
+
     >>> from mpicluster import Queue
     >>> Queue("numbers").put(7)
     >>> Queue("numbers").get()
@@ -216,16 +268,24 @@ class Queue(Named):
 
     def put(self, value: Any, timeout: float | str | None = None) -> None:
         """Add a value; wait for room at most `timeout` seconds, then raise `TimeoutError`."""
-        if not self._request("put", self._value(value), self.maxsize, timeout=timeout)[0]:
+        request, answer = self._request(
+            "put", *self._item(value), self.maxsize, timeout=timeout
+        )
+        if request and answer is not True:
+            raise ValueError(
+                f"The queue {self.name!r} was given maxsize={self.maxsize}, but it has "
+                f"maxsize={answer} already. Give the same number everywhere, or take another name."
+            )
+        if not request:
             raise TimeoutError(f"The queue {self.name!r} was full for {timeout} seconds.")
 
     def get(self, timeout: float | str | None = None, batch: bool | int = False) -> Any:
         """Take the oldest value; `batch=n` takes n of them, `batch=True` all that there are."""
         number = int(not batch) if isinstance(batch, bool) else _count("batch", batch, 1)
-        answered, items = self._request("get", number, timeout=timeout)
-        if not answered:
+        request, answer = self._request("get", number, timeout=timeout)
+        if not request:
             raise TimeoutError(f"The queue {self.name!r} was empty for {timeout} seconds.")
-        values = [loads(item) for item in items]
+        values = self._load_items(request, answer)
         return values[0] if batch is False else values
 
     def qsize(self) -> int:
@@ -239,6 +299,8 @@ class Queue(Named):
 class Variable(Named):
     """One small value or future that tasks and scripts share.
 
+    A future in it keeps its value until the variable is set anew or deleted.
+
     >>> from mpicluster import Variable
     >>> Variable("step").set(3)
     >>> Variable("step").get()
@@ -249,14 +311,14 @@ class Variable(Named):
 
     def set(self, value: Any) -> None:
         """Give the variable a value."""
-        self._request("set", self._value(value))
+        self._request("set", *self._item(value))
 
     def get(self, timeout: float | str | None = None) -> Any:
         """Return the value; wait for one at most `timeout` seconds, then raise `TimeoutError`."""
-        answered, content = self._request("get", timeout=timeout)
-        if not answered:
+        request, answer = self._request("get", timeout=timeout)
+        if not request:
             raise TimeoutError(f"The variable {self.name!r} had no value for {timeout} seconds.")
-        return loads(content)
+        return self._load_items(request, answer)[0]
 
     def delete(self) -> None:
         """Take the value away."""

@@ -14,6 +14,7 @@ from mpicluster.scheduler.placement import room
 from mpicluster.scheduler.records import (
     FIRE_AND_FORGET,
     OPEN_GRAPH,
+    SHARED_BY_NAME,
     ReadyQueue,
     SchedulerState,
     TaskRecord,
@@ -113,7 +114,7 @@ def check_links(state: SchedulerState, task: TaskRecord) -> None:
         remembered = task.lineage > 0 and task.state is not TaskState.MEMORY
         demand(needed or remembered, state, key, "kept though nobody needs it")
     for client in task.wanted_by:
-        if client not in (FIRE_AND_FORGET, OPEN_GRAPH):
+        if client not in (FIRE_AND_FORGET, OPEN_GRAPH, SHARED_BY_NAME):
             record = state.clients.get(client)
             listed = record is not None and record.wants.get(key) is task
             demand(listed, state, key, f"wanted by {client}, which does not know")

@@ -3,6 +3,10 @@
 Locks, semaphores, events, queues and variables that tasks and scripts share by name. Pure: a
 request goes in, answers come out, at once or when their turn has come. A client that leaves gives
 back what it holds.
+
+Futures in queues and variables keep their values alive: items name their keys, and
+`take_changed_keys` says which keys began or ceased to be held here. Who takes such an item holds it
+until it says "received", since by then it has futures of its own.
 """
 
 from collections import deque
@@ -10,26 +14,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpicluster.ids import ClientId
+from mpicluster.ids import ClientId, Key
 
 #: (client, request, body): the answer to a request.
 Reply = tuple[ClientId, int, Any]
 #: A request that waits: (client, request, arguments).
 Waiting = tuple[ClientId, int, list[Any]]
+#: A pickle, and the keys of the futures in it.
+Item = tuple[bytes, list[Key]]
 
 
 @dataclass(slots=True)
 class Shared:
     """One named thing."""
 
-    #: Leases that may be out at the same time (a lock has one).
-    leases_max: int = 1
+    #: Leases that may be out at the same time (a lock has one); 0 until the first is asked for.
+    leases_max: int = 0
     #: {client: leases it holds}.
     holders: dict[ClientId, int] = field(default_factory=dict)
     is_set: bool = False
-    #: Pickles, the oldest first; of a variable at most one.
-    items: deque[bytes] = field(default_factory=deque)
-    #: Items that fit; 0 for any number.
+    #: The oldest first; of a variable at most one.
+    items: deque[Item] = field(default_factory=deque)
+    #: Items that fit; 0 for any number, until somebody names one.
     items_max: int = 0
     #: Who waits to take (a lease, an item, the event) and who waits to put, in order.
     takers: deque[Waiting] = field(default_factory=deque)
@@ -47,19 +53,30 @@ class Coordination:
     def __init__(self) -> None:
         #: {(kind, name): shared}.
         self.shared: dict[tuple[str, str], Shared] = {}
+        #: {key: in how many places} of futures that lie in items, wait to be put or were taken.
+        self.held: dict[Key, int] = {}
+        #: {(client, request): keys} of items that a client has taken and not yet received.
+        self._taken: dict[tuple[ClientId, int], list[Key]] = {}
+        #: {key: None} whose count has changed.
+        self._changed: dict[Key, None] = {}
         self._actions: dict[tuple[str, str], Callable[[Shared, Waiting], Iterator[Reply]]] = {
             ("lock", "acquire"): self._acquire,
             ("lock", "release"): self._release,
             ("lock", "count"): lambda shared, w: iter([(w[0], w[1], shared.leases)]),
+            ("semaphore", "acquire"): self._acquire,
+            ("semaphore", "release"): self._release,
+            ("semaphore", "count"): lambda shared, w: iter([(w[0], w[1], shared.leases)]),
             ("event", "wait"): self._wait,
             ("event", "set"): self._set,
             ("event", "clear"): self._clear,
             ("event", "is_set"): lambda shared, w: iter([(w[0], w[1], shared.is_set)]),
             ("queue", "put"): self._put,
             ("queue", "get"): self._get,
+            ("queue", "received"): self._received,
             ("queue", "size"): lambda shared, w: iter([(w[0], w[1], len(shared.items))]),
             ("variable", "set"): self._assign,
             ("variable", "get"): self._look,
+            ("variable", "received"): self._received,
             ("variable", "delete"): self._delete,
         }
 
@@ -86,7 +103,12 @@ class Coordination:
     def client_left(self, client: ClientId) -> list[Reply]:
         """Give back what a client holds and forget what it waits for."""
         replies: list[Reply] = []
+        for taken in [taken for taken in self._taken if taken[0] == client]:
+            self._let_go(self._taken.pop(taken))
         for shared in self.shared.values():
+            for waiting in shared.putters:
+                if waiting[0] == client:
+                    self._let_go(waiting[2][1])
             shared.takers = deque(w for w in shared.takers if w[0] != client)
             shared.putters = deque(w for w in shared.putters if w[0] != client)
             if shared.holders.pop(client, None) is not None:
@@ -101,13 +123,51 @@ class Coordination:
             for entry in waiting:
                 if entry[:2] == (client, arguments[0]):
                     waiting.remove(entry)
+                    if waiting is shared.putters:
+                        self._let_go(entry[2][1])
                     return [(client, request, True)]
         return [(client, request, False)]
+
+    # --- keys of futures in items ---
+
+    def take_changed_keys(self) -> list[Key]:
+        """Return the keys that are held now, or not any more, since the last call; see `held`."""
+        changed, self._changed = self._changed, {}
+        return list(changed)
+
+    def _hold(self, keys: list[Key]) -> None:
+        for key in keys:
+            self.held[key] = self.held.get(key, 0) + 1
+            self._changed[key] = None
+
+    def _let_go(self, keys: list[Key]) -> None:
+        for key in keys:
+            self._changed[key] = None
+            self.held[key] -= 1
+            if not self.held[key]:
+                del self.held[key]
+
+    def _hand_over(self, client: ClientId, request: int, items: list[Item]) -> Reply:
+        """Answer with the pickles of items, and whether the client must say "received"."""
+        keys = [key for _, found in items for key in found]
+        if keys:
+            self._hold(keys)
+            self._taken[client, request] = keys
+        return client, request, [[content for content, _ in items], bool(keys)]
+
+    def _received(self, _shared: Shared, waiting: Waiting) -> Iterator[Reply]:
+        """A client has made futures of what it took; nobody waits for an answer."""
+        self._let_go(self._taken.pop((waiting[0], waiting[2][0]), []))
+        return iter(())
 
     # --- locks and semaphores ---
 
     def _acquire(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
-        shared.leases_max = waiting[2][0]
+        client, request, (leases_max,) = waiting
+        shared.leases_max = shared.leases_max or leases_max
+        if leases_max != shared.leases_max:
+            yield client, request, shared.leases_max
+            return
         shared.takers.append(waiting)
         yield from self._grant(shared)
 
@@ -150,7 +210,12 @@ class Coordination:
     # --- queues ---
 
     def _put(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
-        shared.items_max = waiting[2][1]
+        client, request, (_, keys, items_max) = waiting
+        shared.items_max = shared.items_max or items_max
+        if items_max not in (0, shared.items_max):
+            yield client, request, shared.items_max
+            return
+        self._hold(keys)
         shared.putters.append(waiting)
         yield from self._move_items(shared)
 
@@ -165,7 +230,7 @@ class Coordination:
             moving = False
             while shared.putters and not 0 < shared.items_max <= len(shared.items):
                 client, request, arguments = shared.putters.popleft()
-                shared.items.append(arguments[0])
+                shared.items.append((arguments[0], arguments[1]))
                 moving = True
                 yield client, request, True
             while shared.takers and shared.items:
@@ -175,23 +240,33 @@ class Coordination:
                     break
                 shared.takers.popleft()
                 moving = True
-                yield client, request, [shared.items.popleft() for _ in range(count)]
+                items = [shared.items.popleft() for _ in range(count)]
+                yield self._hand_over(client, request, items)
+                for _, keys in items:
+                    self._let_go(keys)
 
     # --- variables ---
 
     def _assign(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
-        shared.items = deque([waiting[2][0]])
+        content, keys = waiting[2]
+        self._hold(keys)
+        self._clear_items(shared)
+        shared.items.append((content, keys))
         yield waiting[0], waiting[1], True
         while shared.takers:
             client, request, _ = shared.takers.popleft()
-            yield client, request, shared.items[0]
+            yield self._hand_over(client, request, [shared.items[0]])
 
     def _look(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
         if shared.items:
-            yield waiting[0], waiting[1], shared.items[0]
+            yield self._hand_over(waiting[0], waiting[1], [shared.items[0]])
         else:
             shared.takers.append(waiting)
 
     def _delete(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
-        shared.items.clear()
+        self._clear_items(shared)
         yield waiting[0], waiting[1], True
+
+    def _clear_items(self, shared: Shared) -> None:
+        while shared.items:
+            self._let_go(shared.items.popleft()[1])

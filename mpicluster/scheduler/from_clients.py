@@ -16,6 +16,7 @@ from mpicluster.scheduler.reasons import (
 from mpicluster.scheduler.records import (
     FIRE_AND_FORGET,
     OPEN_GRAPH,
+    SHARED_BY_NAME,
     ClientRecord,
     FunctionRecord,
     TaskRecord,
@@ -192,10 +193,23 @@ class FromClients(CoreBase):
         self._reply(self.coordination.request(
             source, message.request, message.kind, message.name, message.action, message.arguments
         ))  # fmt: skip
+        self._keep_shared_values()
+
+    def _keep_shared_values(self) -> None:
+        """Keep the values of futures that lie in queues and variables, as long as they do."""
+        for key in self.coordination.take_changed_keys():
+            task = self.state.tasks.get(key)
+            if task is None:
+                continue  # who takes its future hears that the value has gone
+            if key in self.coordination.held:
+                lifecycle.add_interest(self.state, task, SHARED_BY_NAME, (SHARED_BY_NAME,))
+            else:
+                lifecycle.drop_interest(self.state, task, SHARED_BY_NAME, "left queue")
 
     def _on_client_stopped(self, source: ClientId, message: m.ClientStopped) -> None:
         client = self.state.clients.pop(source, None)
         self._reply(self.coordination.client_left(source))
+        self._keep_shared_values()
         if client is not None:
             for task in client.wants.values():
                 lifecycle.drop_interest(self.state, task, source, "client left")

@@ -205,6 +205,8 @@ class ClientRecord:
 FIRE_AND_FORGET: Final[ClientId] = -1
 #: Stands for the later tasks of a graph that has not come completely.
 OPEN_GRAPH: Final[ClientId] = -2
+#: Stands for the queues and variables in which futures of the task lie.
+SHARED_BY_NAME: Final[ClientId] = -3
 
 
 class SchedulerState:

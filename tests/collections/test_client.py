@@ -1,10 +1,11 @@
 """What the client takes and refuses: containers, iterators, names, options."""
 
+import gc
 from collections import OrderedDict, defaultdict, namedtuple
 
 import pytest
 
-from mpicluster import as_completed
+from mpicluster import Lock, Queue, Semaphore, Variable, as_completed, get_client
 from mpicluster.errors import CancelledError, KilledWorker
 
 Pair = namedtuple("Pair", "first second")  # noqa: PYI024  (what users have)
@@ -44,6 +45,58 @@ def test_scatter_takes_ranges_and_refuses_iterators_and_no_workers(client):
         client.scatter(iter([1, 2]))
     with pytest.raises(ValueError, match="no workers"):
         client.scatter([1], workers=[])
+
+
+def test_a_name_that_is_scattered_again_means_the_new_value(client):
+    old = client.scatter({"x": [1]})["x"]
+    assert client.scatter({"x": [1]})["x"].key == old.key
+    new = client.scatter({"x": [1, 2]})["x"]
+    large = client.scatter({"x": bytes(1 << 20)})["x"]
+    assert client.gather([old, new]) == [[1], [1, 2]]
+    assert client.submit(len, large).result() == 1 << 20
+
+
+# --- what is shared by name ---
+
+
+def forget(client):
+    """Let what was dropped reach the scheduler."""
+    gc.collect()
+    client.submit(abs, -1, pure=False).result()
+
+
+def test_a_future_in_a_queue_or_variable_keeps_its_value(client):
+    queue, variable = Queue("kept", client), Variable("kept", client)
+    queue.put({"first": client.submit(pow, 2, 10)})
+    variable.set([client.submit(pow, 2, 20)])
+    forget(client)
+    assert client.submit(lambda queue: queue.get()["first"].result(), queue).result() == 1024
+    (taken,) = variable.get()
+    variable.delete()
+    forget(client)
+    assert taken.result() == 1 << 20
+
+
+def test_a_task_hands_a_future_on_by_a_queue(client):
+    def produce(queue):
+        queue.put(get_client().submit(pow, 3, 4, pure=False))
+
+    queue = Queue("handed on", client)
+    client.submit(produce, queue).result()
+    forget(client)
+    assert queue.get(timeout="10s").result() == 81
+
+
+def test_limits_that_contradict_each_other_are_refused(client):
+    with Semaphore(2, "licences", client):
+        with pytest.raises(ValueError, match="max_leases=2 already"):
+            Semaphore(3, "licences", client).acquire()
+        assert Lock("licences", client).acquire(timeout="10s")  # is another thing
+    Queue("limited", client, maxsize=1).put(1)
+    with pytest.raises(ValueError, match="maxsize=1 already"):
+        Queue("limited", client, maxsize=5).put(2)
+    with pytest.raises(TimeoutError):
+        Queue("limited", client).put(2, timeout=0.05)
 
 
 def test_questions_about_no_futures_have_empty_answers(client):

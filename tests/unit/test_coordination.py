@@ -48,11 +48,11 @@ def test_who_gives_up_waiting_gets_nothing() -> None:
 
 def test_a_semaphore_has_several_leases() -> None:
     ask = Asked()
-    assert ask(1, "lock", "acquire", 2) == [(1, 1, True)]
-    assert ask(1, "lock", "acquire", 2) == [(1, 2, True)]
-    assert ask(2, "lock", "acquire", 2) == []
-    assert ask(2, "lock", "count") == [(2, 4, 2)]
-    assert ask(1, "lock", "release") == [(1, 5, True), (2, 3, True)]
+    assert ask(1, "semaphore", "acquire", 2) == [(1, 1, True)]
+    assert ask(1, "semaphore", "acquire", 2) == [(1, 2, True)]
+    assert ask(2, "semaphore", "acquire", 2) == []
+    assert ask(2, "semaphore", "count") == [(2, 4, 2)]
+    assert ask(1, "semaphore", "release") == [(1, 5, True), (2, 3, True)]
 
 
 def test_an_event_lets_all_go_on() -> None:
@@ -65,22 +65,74 @@ def test_an_event_lets_all_go_on() -> None:
     assert ask(1, "event", "is_set") == [(1, 6, False)]
 
 
+def test_the_first_number_of_leases_counts() -> None:
+    ask = Asked()
+    assert ask(1, "semaphore", "acquire", 2) == [(1, 1, True)]
+    assert ask(2, "semaphore", "acquire", 3) == [(2, 2, 2)]
+    assert ask(2, "semaphore", "count") == [(2, 3, 1)]
+    assert ask(1, "lock", "acquire", 1) == [(1, 4, True)]  # a lock of that name is another thing
+
+
 def test_a_queue_keeps_order_and_room() -> None:
     ask = Asked()
     assert ask(1, "queue", "get", 1) == []
-    assert ask(2, "queue", "put", b"a", 1) == [(2, 2, True), (1, 1, [b"a"])]
-    assert ask(2, "queue", "put", b"b", 1) == [(2, 3, True)]
-    assert ask(2, "queue", "put", b"c", 1) == []
-    assert ask(1, "queue", "get", 1) == [(1, 5, [b"b"]), (2, 4, True)]
-    ask(2, "queue", "put", b"d", 0)
-    assert ask(1, "queue", "get", 0) == [(1, 7, [b"c", b"d"])]
+    assert ask(2, "queue", "put", b"a", [], 1) == [(2, 2, True), (1, 1, [[b"a"], False])]
+    assert ask(2, "queue", "put", b"b", [], 1) == [(2, 3, True)]
+    assert ask(2, "queue", "put", b"c", [], 1) == []
+    assert ask(1, "queue", "get", 1) == [(1, 5, [[b"b"], False]), (2, 4, True)]
+    assert ask(1, "queue", "get", 0) == [(1, 6, [[b"c"], False])]
+
+
+def test_the_first_limit_of_a_queue_counts() -> None:
+    ask = Asked()
+    assert ask(1, "queue", "put", b"a", [], 0) == [(1, 1, True)]  # it names no limit
+    assert ask(1, "queue", "put", b"b", [], 2) == [(1, 2, True)]
+    assert ask(1, "queue", "put", b"c", [], 3) == [(1, 3, 2)]
+    assert ask(1, "queue", "put", b"c", [], 0) == []
+    assert ask(2, "queue", "get", 0) == [(2, 5, [[b"a", b"b"], False]), (1, 4, True)]
 
 
 def test_a_variable_gives_its_last_value() -> None:
     ask = Asked()
     assert ask(1, "variable", "get") == []
-    assert ask(2, "variable", "set", b"x") == [(2, 2, True), (1, 1, b"x")]
-    ask(2, "variable", "set", b"y")
-    assert ask(1, "variable", "get") == [(1, 4, b"y")]
+    assert ask(2, "variable", "set", b"x", []) == [(2, 2, True), (1, 1, [[b"x"], False])]
+    ask(2, "variable", "set", b"y", [])
+    assert ask(1, "variable", "get") == [(1, 4, [[b"y"], False])]
     ask(2, "variable", "delete")
     assert ask(1, "variable", "get") == []
+
+
+def test_an_item_holds_its_keys_until_its_taker_has_futures_of_them() -> None:
+    ask = Asked()
+    ask(1, "queue", "put", b"a", [7, 8], 1)
+    ask(1, "queue", "put", b"b", [8], 1)  # waits for room, and holds its key as well
+    assert (ask.core.held, ask.core.take_changed_keys()) == ({7: 1, 8: 2}, [7, 8])
+    assert ask(2, "queue", "get", 1) == [(2, 3, [[b"a"], True]), (1, 2, True)]
+    assert ask.core.held == {7: 1, 8: 2}
+    assert ask(2, "queue", "received", 3) == []
+    assert (ask.core.held, ask.core.take_changed_keys()) == ({8: 1}, [7, 8])
+    ask(2, "queue", "get", 1)
+    ask.core.client_left(2)
+    assert (ask.core.held, ask.core.take_changed_keys()) == ({}, [8])
+
+
+def test_a_put_that_is_given_up_holds_nothing() -> None:
+    ask = Asked()
+    ask(1, "queue", "put", b"a", [], 1)
+    ask(1, "queue", "put", b"b", [7], 1)
+    assert ask(1, "queue", "withdraw", 2) == [(1, 3, True)]
+    ask(2, "queue", "put", b"c", [8], 1)
+    ask.core.client_left(2)
+    assert (ask.core.held, ask.core.take_changed_keys()) == ({}, [7, 8])
+
+
+def test_a_variable_holds_the_keys_of_its_last_value() -> None:
+    ask = Asked()
+    ask(1, "variable", "set", b"x", [7])
+    ask(1, "variable", "set", b"y", [7, 8])
+    assert ask.core.held == {7: 1, 8: 1}
+    ask(2, "variable", "get")
+    ask(1, "variable", "delete")
+    assert ask.core.held == {7: 1, 8: 1}
+    ask(2, "variable", "received", 3)
+    assert ask.core.held == {}
