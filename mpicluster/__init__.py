@@ -3,6 +3,10 @@
 Importing this package starts no MPI and imports neither numpy, pandas nor dask.
 """
 
+from builtins import TimeoutError  # noqa: A004  (distributed has it under this name)
+from typing import Any
+
+from mpicluster.absent import refuse_module_name
 from mpicluster.client.client import Client
 from mpicluster.client.collect import (
     ALL_COMPLETED,
@@ -33,6 +37,13 @@ from mpicluster.tasks import get_client, get_worker, rejoin, secede, worker_clie
 
 __version__ = "0.1.0"
 
+default_client = Client.current
+
+
+def __getattr__(name: str) -> Any:
+    refuse_module_name(name)
+
+
 __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
@@ -52,10 +63,12 @@ __all__ = [
     "RemoteTaskError",
     "Semaphore",
     "TaskSerializationError",
+    "TimeoutError",
     "Variable",
     "VersionMismatchError",
     "__version__",
     "as_completed",
+    "default_client",
     "fire_and_forget",
     "futures_of",
     "get_client",

@@ -1,7 +1,7 @@
 """Which versions run here, and where do they differ?"""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 #: Packages whose pickles or messages travel between ranks.
@@ -10,8 +10,13 @@ PACKAGES = ("mpicluster", "msgpack", "cloudpickle", "numpy", "pandas", "dask")
 
 def local_versions() -> dict[str, str]:
     """Return the versions of Python and of `PACKAGES`; "" for what is not installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    return {"python": platform.python_version()} | installed_versions(PACKAGES)
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return {package: version}; "" for what is not installed."""
+    found = {}
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -33,6 +33,8 @@ class ClientBase:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._loop = cluster.connect()
+        with self._loop.lock:
+            self._loop.clients += 1
         self.config = self._loop.config
         self.lock = self._loop.lock
         self.status = "running"
@@ -167,3 +169,5 @@ def _run_callbacks(queue: SimpleQueue[Callable[[], Any] | None]) -> None:
             callback()
         except Exception:  # noqa: BLE001  (the next callback must run)
             traceback.print_exc()
+        finally:
+            del callback  # with the future that it was called for

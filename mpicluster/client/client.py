@@ -6,19 +6,19 @@ gathered from the files beside this one; here are its life, running tasks and da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from mpicluster import messages as m
+from mpicluster.absent import OF_CLIENTS, refuse_attribute, without_connection_arguments
 from mpicluster.client import inspection
+from mpicluster.client.everywhere import Everywhere
+from mpicluster.client.executor import ClientExecutor
 from mpicluster.client.future import Future
 from mpicluster.client.records import FutureRecord
-from mpicluster.client.submitting import Submitting
-from mpicluster.errors import LostRankError
 from mpicluster.ids import Key
-from mpicluster.serialization.exceptions import from_error
-from mpicluster.serialization.frames import dumps, loads
 
 if TYPE_CHECKING:
     from mpicluster.cluster.base import Cluster
@@ -28,7 +28,7 @@ _current: ContextVar[Client | None] = ContextVar("mpicluster_client", default=No
 _open: list[Client] = []
 
 
-class Client(Submitting):
+class Client(Everywhere):
     """The connection of a script with its cluster.
 
     Inside a job that `mpicluster run` or `mpirun ... python -m mpicluster` started it uses the
@@ -44,6 +44,8 @@ class Client(Submitting):
 
     #: What dask asks for before it uses a client as its scheduler.
     asynchronous = False
+    #: There is none; scripts print it.
+    dashboard_link = None
 
     def __init__(
         self,
@@ -54,7 +56,8 @@ class Client(Submitting):
     ) -> None:
         from mpicluster.cluster import find_cluster
 
-        cluster, self._owns_cluster = find_cluster(address, cluster_options)
+        options = without_connection_arguments(cluster_options)
+        cluster, self._owns_cluster = find_cluster(address, options)
         super().__init__(cluster)
         self._restore: list[Callable[[], None]] = []
         self.wait_for_workers(timeout=timeout)
@@ -94,6 +97,7 @@ class Client(Submitting):
         if self.status == "closed":
             return
         self.status = "closed"
+        self._leave()
         if self in _open:
             _open.remove(self)
         for restore in self._restore:
@@ -103,10 +107,46 @@ class Client(Submitting):
         if self._owns_cluster:
             self.cluster.close()
 
+    def _leave(self) -> None:
+        """Give up all futures with the last client of a connection; what runs for them ends."""
+        loop = self._loop
+        with loop.lock:
+            loop.clients -= 1
+            if loop.clients or loop.closed or loop.failure is not None:
+                return
+            records = list(loop.core.records.values())
+            for record in records:
+                loop.core.cancel(record)
+            if records:
+                loop.core.to_scheduler(m.ReleaseKeys([record.key for record in records]))
+        if records:
+            loop.flush_soon()
+
     def shutdown(self) -> None:
         """Close the client and end its cluster; in a job, the ranks end with the script."""
         self.close()
         self.cluster.close()
+
+    @contextmanager
+    def as_current(self) -> Iterator[Self]:
+        """Be the client that `Client.current()` finds in this context."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
+    def __getattr__(self, name: str) -> Any:
+        refuse_attribute(self, name, OF_CLIENTS)
+
+    def get_executor(self, **options: Any) -> ClientExecutor:
+        """Return a `concurrent.futures.Executor`; `options` are those of `submit`.
+
+        >>> with client.get_executor(retries=2) as executor:
+        ...     list(executor.map(abs, [-1, -2]))
+        [1, 2]
+        """
+        return ClientExecutor(self, options)
 
     def __deepcopy__(self, _memo: Any) -> Client:
         """A copy of dask's configuration refers to the same client."""
@@ -154,46 +194,6 @@ class Client(Submitting):
                 core.add(record, named=False)
                 core.to_scheduler(m.WantKeys([key]))
             return self.make_future(record)
-
-    def run(
-        self, function: Callable[..., Any], *args: Any, workers: Any = None, wait: bool = True,
-        nanny: bool = False, on_error: str = "raise", **kwargs: Any,  # noqa: ARG002
-    ) -> Any:  # fmt: skip
-        """Run a function now, beside all tasks, in every slot of each worker.
-
-        Returns {rank: result of one slot}. With `on_error="return"` an exception takes the place
-        of the result, with `"ignore"` the worker is left out.
-        """
-        code = dumps((function, args, kwargs))
-        requests: dict[int, int] = {}
-        with self.lock:
-            self._check_open()
-            for rank in self._ranks(workers):
-                request = self._loop.core.next_number()
-                requests[request] = rank
-                self._loop.core.to_worker(rank, m.RunFunction(request, code))
-        if not wait:
-            self._loop.turn()
-            return None
-        loop = self._loop
-        lost = loop.core.lost_workers
-        loop.wait_until(lambda: all(n in loop.ran or rank in lost for n, rank in requests.items()))
-        results: dict[int, Any] = {}
-        for request, rank in requests.items():
-            ran = loop.ran.pop(request, None)
-            if ran is None:
-                error = LostRankError(rank, lost[rank])
-                if on_error == "raise":
-                    raise error
-                if on_error == "return":
-                    results[rank] = error
-            elif ran.error is None:
-                results[rank] = loads(ran.value)
-            elif on_error == "raise":
-                raise from_error(ran.error, getattr(function, "__name__", "function"))
-            elif on_error == "return":
-                results[rank] = from_error(ran.error)
-        return results
 
     # --- graphs ---
 

@@ -129,6 +129,9 @@ class Future:
     def __repr__(self) -> str:
         return f"<Future: {self._record.status}, key: {self._record.name}>"
 
+    # dask's class of keys, from which futures are derived where dask is installed, has another one.
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
         from html import escape
 

@@ -1,7 +1,7 @@
 """What can a script ask about its cluster?
 
-Who has which value, who works on what, how large and how busy the workers are, which versions
-they run; as Python values, as text and as HTML.
+Who has which value, who works on what, how large and how busy the workers are; as Python values, as
+text and as HTML.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Any
 
 from mpicluster.client.base import ClientBase
 from mpicluster.client.timeouts import to_seconds
-from mpicluster.errors import VersionMismatchError
 from mpicluster.ids import Key, Rank
-from mpicluster.versions import differences, local_versions
 
 _UNITS = ("B", "kiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -109,22 +107,6 @@ class Inspection(ClientBase):
                 f"{n_workers} workers were asked for, but the cluster has {len(self._workers())} "
                 "and its size is fixed. Start it with more ranks."
             )
-
-    def get_versions(
-        self, check: bool = False, packages: list[str] | None = None  # noqa: ARG002
-    ) -> dict[str, Any]:
-        """Return the versions of the packages that matter, on the client and on each worker.
-
-        With `check` a difference raises `VersionMismatchError`, which names the hosts.
-        """
-        ours = local_versions()
-        workers = {worker["rank"]: worker["versions"] for worker in self._workers()}
-        hosts = {worker["rank"]: str(worker["host"]) for worker in self._workers()}
-        if check:
-            found = differences(ours, workers, hosts)
-            if found:
-                raise VersionMismatchError("\n".join(found))
-        return {"client": ours, "scheduler": self.cluster.versions, "workers": workers}
 
 
 def format_bytes(nbytes: float) -> str:

@@ -73,6 +73,8 @@ class ClientLoop:
         self._ladder.watch(self._wake_fd)
         #: How many threads turn the loop because they wait for something.
         self._drivers = 0
+        #: Clients that are open on this connection.
+        self.clients = 0
         self._last_sent = 0.0
         #: The background thread sleeps, or is about to.
         self._resting = False

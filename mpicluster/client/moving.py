@@ -100,7 +100,9 @@ class Moving(Inspection):
                 name = names[number] if names is not None else None
                 known = core.by_name.get(name) if name is not None else core.by_token.get(token)
                 # A name that is given again means the new value; older futures keep theirs.
-                renewed = name is not None and known is not None and (token is None or known.token != token)
+                renewed = name is not None and known is not None and (
+                    token is None or known.token != token
+                )
                 if known is None or renewed or known.status in (ERROR, CANCELLED):
                     prefix = type(value).__name__
                     known = FutureRecord(core.next_number(), prefix, name, token)

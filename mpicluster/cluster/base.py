@@ -2,10 +2,14 @@
 
 from abc import ABC, abstractmethod
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mpicluster.absent import OF_CLUSTERS, refuse_attribute
 from mpicluster.client.inspection import format_bytes, totals
 from mpicluster.client.loop import ClientLoop
+
+if TYPE_CHECKING:
+    from mpicluster.client.client import Client
 
 
 class Cluster(ABC):
@@ -15,6 +19,18 @@ class Cluster(ABC):
     kind: str
     #: The versions of the packages that the scheduler runs.
     versions: dict[str, str]
+
+    #: There is none; scripts print it.
+    dashboard_link = None
+
+    def get_client(self) -> "Client":
+        """Return a new client of this cluster."""
+        from mpicluster.client.client import Client
+
+        return Client(self)
+
+    def __getattr__(self, name: str) -> Any:
+        refuse_attribute(self, name, OF_CLUSTERS)
 
     @abstractmethod
     def connect(self) -> ClientLoop:

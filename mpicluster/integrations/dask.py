@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
@@ -19,7 +20,7 @@ from dask.utils import ensure_dict
 
 from mpicluster.client.future import Future
 from mpicluster.errors import MpiclusterError
-from mpicluster.integrations.graphs import GraphSubmission
+from mpicluster.integrations.graphs import OPTIONS, GraphSubmission
 
 if TYPE_CHECKING:
     from mpicluster.client.client import Client
@@ -86,6 +87,7 @@ _restore: list[Callable[[], None]] = []
 
 def get(client: Client, dsk: Any, keys: Any, sync: bool = True, **options: Any) -> Any:
     """Compute a graph and return the values of `keys` in their nesting."""
+    check_options("get", options, strict=False)
     names = list(flatten([keys])) if isinstance(keys, list) else [keys]
     dsk, fused = fuse(dsk)
     found = submit_graph(client, dsk, [fused.get(name, name) for name in names], options)
@@ -124,6 +126,7 @@ def compute(
     from dask._expr import FinalizeCompute
     from dask.base import collections_to_expr, is_dask_collection, unpack_collections
 
+    check_options("compute", options)
     single = not isinstance(collections, list | tuple | set | frozenset)
     items = [collections] if single else list(collections)
     if traverse:
@@ -151,6 +154,7 @@ def persist(client: Client, collections: Any, optimize_graph: bool = True, **opt
     """Start computing collections; return ones whose partitions are futures."""
     from dask.base import _rebuild_composite_collection, collections_to_expr, is_dask_collection
 
+    check_options("persist", options)
     single = not isinstance(collections, list | tuple | set | frozenset)
     items = [collections] if single else list(collections)
     for item in items:
@@ -177,6 +181,30 @@ def persist(client: Client, collections: Any, optimize_graph: bool = True, **opt
             rebuild, state = item.__dask_postpersist__()
             rebuilt.append(rebuild(values, *state))
     return rebuilt[0] if single else type(collections)(rebuilt)
+
+
+def check_options(method: str, options: Mapping[str, Any], *, strict: bool = True) -> None:
+    """Refuse arguments that mean nothing; `dask.compute` passes its own on to `get`, so that only
+    refuses what looks like a misspelt option.
+    """
+    if options.get("actors"):
+        raise MpiclusterError("There are no actors: keep state in a `Variable`.")
+    known = (*OPTIONS, *WITHOUT_MEANING, "annotations")
+    for name in options:
+        near = get_close_matches(name, OPTIONS, n=1, cutoff=0.75)
+        if name not in known and (strict or near):
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(
+                f"client.{method} was given the argument {name!r}, which it does not know.{hint} "
+                f"It takes {', '.join(OPTIONS)}."
+            )
+
+
+#: Arguments of distributed's client, and of dask's other schedulers, that change nothing here.
+WITHOUT_MEANING: Final = (
+    "actors", "asynchronous", "direct", "fifo_timeout", "rerun_exceptions_locally", "num_workers",
+    "pool", "cache", "chunksize", "restrictions", "loose_restrictions",
+)  # fmt: skip
 
 
 def _composite_expressions(expr: Any, count: int) -> list[Any]:

@@ -1,12 +1,16 @@
 """What the client takes and refuses: containers, iterators, names, options."""
 
+import concurrent.futures
 import gc
+import time
 from collections import OrderedDict, defaultdict, namedtuple
 
+import dask
 import pytest
 
-from mpicluster import Lock, Queue, Semaphore, Variable, as_completed, get_client
-from mpicluster.errors import CancelledError, KilledWorker
+import mpicluster
+from mpicluster import Client, Lock, Queue, Semaphore, Variable, as_completed, get_client
+from mpicluster.errors import CancelledError, KilledWorker, MpiclusterError
 
 Pair = namedtuple("Pair", "first second")  # noqa: PYI024  (what users have)
 
@@ -54,6 +58,83 @@ def test_a_name_that_is_scattered_again_means_the_new_value(client):
     large = client.scatter({"x": bytes(1 << 20)})["x"]
     assert client.gather([old, new]) == [[1], [1, 2]]
     assert client.submit(len, large).result() == 1 << 20
+
+
+# --- clients ---
+
+
+def test_what_runs_for_a_client_ends_with_it(cluster):
+    with Client(cluster) as first:
+        running = first.submit(time.sleep, 1, pure=False)
+        done = first.submit(abs, -1)
+        assert done.result() == 1
+        with Client(cluster) as second:
+            assert second.submit(abs, -2).result() == 2
+        assert (running.status, done.status) == ("pending", "finished")
+    assert (running.status, done.status) == ("cancelled", "cancelled")
+    with pytest.raises(CancelledError):
+        done.result()
+    with Client(cluster) as last:
+        last.wait_until(lambda: not any(last.scheduler_info()["tasks"].values()), 10)
+        assert not any(last.scheduler_info()["tasks"].values())
+
+
+def test_an_executor_of_the_standard_library(client):
+    with client.get_executor(retries=1) as executor:
+        assert list(executor.map(divmod, [7, 8], [2, 3])) == [(3, 1), (2, 2)]
+        failed = executor.submit(int, "x")
+        assert isinstance(failed.exception(timeout=30), ValueError)
+        assert concurrent.futures.wait([failed], timeout=30).not_done == set()
+    with pytest.raises(RuntimeError, match="shut down"):
+        executor.submit(abs, -1)
+
+
+def test_an_executor_gives_running_tasks_up(client):
+    executor = client.get_executor()
+    given = executor.submit(time.sleep, 1)
+    executor.shutdown(cancel_futures=True)
+    assert given.cancelled()
+
+
+def test_names_of_distributed_that_are_absent_are_explained(client):
+    with pytest.raises(ImportError, match=r"no performance_report, .* There is no dashboard"):
+        mpicluster.performance_report  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        mpicluster.nonsense  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no 'upload_file', .* on PYTHONPATH"):
+        client.upload_file("module.py")
+    with pytest.raises(AttributeError, match=r"no 'scale', .* is fixed when it starts"):
+        client.cluster.scale(3)
+    with pytest.raises(MpiclusterError, match="no `async` interface"):
+        Client(asynchronous=True)
+    assert mpicluster.default_client() is client
+    assert client.dashboard_link is None
+
+
+def test_arguments_that_mean_nothing_are_refused(client):
+    lazy = dask.delayed(abs)(-1)
+    with pytest.raises(TypeError, match=r"'retrys'.* Did you mean 'retries'"):
+        client.compute(lazy, retrys=3)
+    with pytest.raises(TypeError, match="'nonsense'"):
+        client.persist(lazy, nonsense=3)
+    with pytest.raises(TypeError, match="Did you mean 'priority'"):
+        lazy.compute(prioritys=3)
+    assert lazy.compute(num_workers=3) == 1
+    with pytest.raises(ValueError, match="on_error is 'skip'"):
+        client.run(abs, -1, on_error="skip")
+
+
+def test_a_printed_future_tells_its_status(client):
+    future = client.submit(abs, -1, key="x")
+    future.result()
+    assert str(future) == "<Future: finished, key: x>"
+
+
+def test_versions_of_further_packages(client):
+    found = client.get_versions(check=True, packages=["pytest", "no-such-package"])
+    assert found["client"]["pytest"] == pytest.__version__
+    assert found["workers"][2]["pytest"] == pytest.__version__
+    assert found["workers"][2]["no-such-package"] == ""
 
 
 # --- what is shared by name ---

@@ -1,0 +1,133 @@
+"""Which names of `distributed` are not here, and what takes their place?
+
+Scripts that were written for `distributed` and use one of them are told so where they ask for it.
+"""
+
+from typing import Any, Final, NoReturn
+
+from mpicluster.errors import MpiclusterError
+
+_SIZE = "The size of a cluster is fixed when it starts: say `mpicluster run -n` or `--nodes`."
+_TASKS = "There are no actors: keep state in a `Variable`, or pass it from task to task."
+_DISPLAY = (
+    "There is no dashboard: use `progress(futures)`, `client.scheduler_info()` and the job's log."
+)
+_PLUGINS = "There are no plugins: run a function in every slot with `client.run(function)`."
+_ASYNC = (
+    "There is no `async` interface: use `future.add_done_callback`, `as_completed`, or a thread."
+)
+_FILES = (
+    "Files are not uploaded: put modules beside the script or on PYTHONPATH, on a file system that "
+    "all hosts see."
+)
+_PLACES = (
+    "Values stay where they were computed: `client.replicate` copies them, and full workers write "
+    "their oldest values to disk."
+)
+_PUBLISH = "Nothing is published by name: use a `Variable`, which keeps the futures in it."
+_LAUNCH = "Ranks take the place of servers: start them with `mpicluster run` or `mpirun`."
+_ADDRESS = "Ranks have no addresses and need no encryption of their own: MPI connects them."
+_RETRY = "Say `retries=` when tasks are submitted, or submit those that failed again."
+_LOGS = "What ranks and tasks print is in the job's log: `mpicluster logs`."
+_EVENTS = "There are no topics of events: use a `Queue`, or print to the job's log."
+
+#: What `from mpicluster import ...` may ask for.
+NAMES: Final = {
+    **dict.fromkeys(("Actor", "ActorFuture", "BaseActorFuture"), _TASKS),
+    **dict.fromkeys(("Adaptive", "SpecCluster"), _SIZE),
+    **dict.fromkeys(
+        ("NannyPlugin", "SchedulerPlugin", "WorkerPlugin", "CondaInstall", "InstallPlugin",
+         "PipInstall", "Environ"), _PLUGINS,
+    ),
+    **dict.fromkeys(("UploadDirectory", "UploadFile"), _FILES),
+    **dict.fromkeys(("Nanny", "Scheduler", "Worker", "SSHCluster", "SubprocessCluster"), _LAUNCH),
+    **dict.fromkeys(("Security", "connect", "rpc"), _ADDRESS),
+    **dict.fromkeys(("performance_report", "get_task_stream", "get_task_metadata", "span"),
+                    f"{_DISPLAY} `mpicluster bench` and `client.story` tell where time goes."),
+    "MultiLock": "Take several `Lock`s, everywhere in the same order.",
+    "Reschedule": _RETRY,
+    "local_client": "Inside a task `get_client()` is the client.",
+}  # fmt: skip
+
+#: What scripts may ask of a client.
+OF_CLIENTS: Final = {
+    **dict.fromkeys(("retry",), _RETRY),
+    **dict.fromkeys(("restart", "restart_workers"),
+                    "Slots that fail are started anew by themselves; `client.cancel` gives tasks "
+                    "up."),
+    "retire_workers": _SIZE,
+    "upload_file": _FILES,
+    "rebalance": _PLACES,
+    "amm": _PLACES,
+    **dict.fromkeys(
+        ("publish_dataset", "get_dataset", "list_datasets", "unpublish_dataset", "set_metadata",
+         "get_metadata"), _PUBLISH,
+    ),
+    **dict.fromkeys(
+        ("register_plugin", "register_worker_plugin", "register_scheduler_plugin",
+         "register_worker_callbacks", "unregister_scheduler_plugin", "unregister_worker_plugin",
+         "run_on_scheduler"), _PLUGINS,
+    ),
+    **dict.fromkeys(("get_task_stream", "profile", "benchmark_hardware"),
+                    f"{_DISPLAY} `mpicluster bench` measures a cluster."),
+    **dict.fromkeys(("call_stack", "dump_cluster_state"),
+                    "`client.processing()` and `client.story(future)` tell what tasks do."),
+    **dict.fromkeys(("get_worker_logs", "get_scheduler_logs", "forward_logging",
+                     "unforward_logging"), _LOGS),
+    **dict.fromkeys(("log_event", "get_events", "subscribe_topic", "unsubscribe_topic"), _EVENTS),
+    **dict.fromkeys(("sync", "start"), _ASYNC),
+    "write_scheduler_file": _ADDRESS,
+    "scheduler": "The scheduler is rank 0: ask it by `client.scheduler_info()`.",
+}  # fmt: skip
+
+#: What scripts may ask of a cluster.
+OF_CLUSTERS: Final = {
+    **dict.fromkeys(("scale", "scale_up", "scale_down", "adapt", "plan", "start_worker"), _SIZE),
+    **dict.fromkeys(("scheduler_address", "scheduler_info", "scheduler", "workers"),
+                    "Ask the client: `client.scheduler_info()` names the ranks and hosts."),
+    "get_logs": _LOGS,
+    "sync": _ASYNC,
+}  # fmt: skip
+
+#: What scripts may give to a client, and the values that mean nothing.
+_ARGUMENTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
+    "asynchronous": (_ASYNC, (None, False)),
+    "scheduler_file": (_ADDRESS, (None,)),
+    "security": (_ADDRESS, (None, False)),
+}
+#: Arguments for servers and connections that distributed has, with nothing to set here.
+_WITHOUT_MEANING: Final = (
+    "name", "loop", "heartbeat_interval", "serializers", "deserializers", "extensions",
+    "direct_to_workers", "connection_limit",
+)  # fmt: skip
+
+
+def refuse_module_name(name: str) -> NoReturn:
+    """Raise for a name that the package does not have.
+
+    One that `distributed` has raises `ImportError`, since an `AttributeError` would be replaced by
+    a message of the interpreter's own in `from mpicluster import ...`.
+    """
+    if name in NAMES:
+        raise ImportError(f"mpicluster has no {name}, which distributed has. {NAMES[name]}")
+    raise AttributeError(f"module 'mpicluster' has no attribute {name!r}")
+
+
+def refuse_attribute(owner: object, name: str, known: dict[str, str]) -> NoReturn:
+    """Raise for an attribute that an object does not have."""
+    kind = type(owner).__name__
+    if name in known:
+        raise AttributeError(
+            f"A {kind} of mpicluster has no {name!r}, which that of distributed has. {known[name]}"
+        )
+    raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+
+
+def without_connection_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a client that are meant for its cluster."""
+    left = {name: value for name, value in options.items() if name not in _WITHOUT_MEANING}
+    for name, (sentence, nothing) in _ARGUMENTS.items():
+        value = left.pop(name, None)
+        if value not in nothing:
+            raise MpiclusterError(f"Client was given {name}={value!r}. {sentence}")
+    return left

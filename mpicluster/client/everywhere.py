@@ -1,0 +1,82 @@
+"""How does a client run a function on all workers, beside their tasks?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mpicluster import messages as m
+from mpicluster.client.submitting import Submitting
+from mpicluster.errors import LostRankError, VersionMismatchError
+from mpicluster.serialization.exceptions import from_error
+from mpicluster.serialization.frames import dumps, loads
+from mpicluster.versions import differences, installed_versions, local_versions
+
+
+class Everywhere(Submitting):
+    """The methods of a client that concern each worker."""
+
+    def run(
+        self, function: Callable[..., Any], *args: Any, workers: Any = None, wait: bool = True,
+        nanny: bool = False, on_error: str = "raise", **kwargs: Any,  # noqa: ARG002
+    ) -> Any:  # fmt: skip
+        """Run a function now, beside all tasks, in every slot of each worker.
+
+        Returns {rank: result of one slot}. With `on_error="return"` an exception takes the place
+        of the result, with `"ignore"` the worker is left out.
+        """
+        if on_error not in ("raise", "return", "ignore"):
+            raise ValueError(
+                f"on_error is {on_error!r}; it must be 'raise', 'return' or 'ignore'."
+            )
+        code = dumps((function, args, kwargs))
+        requests: dict[int, int] = {}
+        with self.lock:
+            self._check_open()
+            for rank in self._ranks(workers):
+                request = self._loop.core.next_number()
+                requests[request] = rank
+                self._loop.core.to_worker(rank, m.RunFunction(request, code))
+        if not wait:
+            self._loop.turn()
+            return None
+        loop = self._loop
+        lost = loop.core.lost_workers
+        loop.wait_until(lambda: all(n in loop.ran or rank in lost for n, rank in requests.items()))
+        results: dict[int, Any] = {}
+        for request, rank in requests.items():
+            ran = loop.ran.pop(request, None)
+            if ran is None:
+                error = LostRankError(rank, lost[rank])
+                if on_error == "raise":
+                    raise error
+                if on_error == "return":
+                    results[rank] = error
+            elif ran.error is None:
+                results[rank] = loads(ran.value)
+            elif on_error == "raise":
+                raise from_error(ran.error, getattr(function, "__name__", "function"))
+            elif on_error == "return":
+                results[rank] = from_error(ran.error)
+        return results
+
+    def get_versions(
+        self, check: bool = False, packages: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Return the versions of the packages that matter, on the client and on each worker.
+
+        `packages` names further ones. With `check` a difference raises
+        `VersionMismatchError`, which names the hosts.
+        """
+        ours = local_versions()
+        workers = {worker["rank"]: worker["versions"] for worker in self._workers()}
+        if packages := list(packages or ()):
+            ours = ours | installed_versions(packages)
+            found_there = self.run(installed_versions, packages)
+            workers = {rank: known | found_there[rank] for rank, known in workers.items()}
+        hosts = {worker["rank"]: str(worker["host"]) for worker in self._workers()}
+        if check:
+            found = differences(ours, workers, hosts)
+            if found:
+                raise VersionMismatchError("\n".join(found))
+        return {"client": ours, "scheduler": self.cluster.versions, "workers": workers}
