@@ -69,7 +69,13 @@ class Client(Everywhere):
 
     @classmethod
     def current(cls, allow_global: bool = True) -> Client:
-        """Return the client of this context: that of `as_current`, or the newest open one."""
+        """Return the client of this context: that of `as_current`, or the newest open one.
+
+        Raises `ValueError` if no client is open.
+
+        >>> Client.current() is client
+        True
+        """
         found = _current.get()
         if found is None and allow_global and _open:
             found = _open[-1]
