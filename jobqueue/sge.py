@@ -63,6 +63,9 @@ class SGE(BatchSystem):
         ),
         "project": "Name your project with --account; `qconf -sprjl` lists them.",
     }
+    #: 99 means "run me again", 100 "keep me, I have an error" (sge_conf(5), sge_shepherd(8)); the
+    #: job would never end
+    reserved_statuses = (99, 100)
     already_ended = (_UNKNOWN_JOB, "is already in deletion")
 
     def directives(self, spec: JobSpec) -> list[str]:
