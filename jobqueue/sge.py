@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -25,8 +26,9 @@ from jobqueue.units import clock, mebibytes
 _LETTERS = frozenset("dEhPqrRsStTwz")
 
 #: The number in the line `failed` of qacct: at which step Grid Engine itself failed; 100 means
-#: ended by a signal.
+#: ended by a signal, 24 and 25 that the job was to run again.
 _ENDED_BY_SIGNAL = 100
+_TO_RUN_AGAIN = (24, 25)
 _LIMIT = 37
 
 _UNKNOWN_JOB = "does not exist"
@@ -223,27 +225,44 @@ class SGE(BatchSystem):
         return [Command(("qacct", "-j", job_id)) for job_id in job_ids]
 
     def parse_accounting(self, job_ids: Sequence[str], output: Output) -> dict[str, JobStatus]:
-        """Read the records of qacct, one for each element of an array, each begun by a line of
-        equal signs.
+        """Read the records of qacct that have been written so far, each begun by a line of equal
+        signs: at least one for each element of an array that ran.
         """
         if output.status != 0:
             return {}
-        found: dict[str, list[JobStatus]] = {}
+        found: dict[str, dict[str, JobStatus]] = {}
         for block in re.split(r"^=+$", output.stdout, flags=re.MULTILINE):
             fields = dict(
                 re.findall(
-                    r"^(jobnumber|failed|exit_status|deleted_by)\s+(.*?)\s*$", block, re.MULTILINE
+                    r"^(jobnumber|taskid|failed|exit_status|deleted_by)\s+(.*?)\s*$",
+                    block,
+                    re.MULTILINE,
                 )
             )
             if "jobnumber" in fields and "exit_status" in fields:
-                found.setdefault(fields["jobnumber"], []).append(_end(fields))
-        return {job_id: combine(found[job_id]) for job_id in job_ids if job_id in found}
+                if _number(fields.get("failed", "")) in _TO_RUN_AGAIN:
+                    continue
+                # The last one counts: the job's own comes after those of the tasks that it started
+                # by `qrsh -inherit`, and the last run after those before it.
+                ends = found.setdefault(fields["jobnumber"], {})
+                ends[fields.get("taskid", "")] = _end(fields)
+        return {
+            job_id: replace(combine(found[job_id].values()), n_elements=len(found[job_id]))
+            for job_id in job_ids
+            if job_id in found
+        }
+
+
+def _number(text: str) -> int | None:
+    """Return the number with which a value of qacct begins, None without one."""
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else None
 
 
 def _end(fields: dict[str, str]) -> JobStatus:
     """Return how a job ended, from the lines of its record."""
-    failed = int(m[0]) if (m := re.match(r"\d+", fields.get("failed", "0"))) else 0
-    status = int(m[0]) if (m := re.match(r"\d+", fields["exit_status"])) else None
+    failed = _number(fields.get("failed", "")) or 0
+    status = _number(fields["exit_status"])
     native = f"failed {fields.get('failed', '0')}"
     if fields.get("deleted_by", "NONE") not in ("NONE", ""):
         return JobStatus(
