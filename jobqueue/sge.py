@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from jobqueue.config import SGESettings
-from jobqueue.errors import SpecError
+from jobqueue.errors import SpecError, SubmitError
 from jobqueue.shell import Command, Output
 from jobqueue.spec import JobSpec
 from jobqueue.states import JobState, JobStatus, combine
@@ -61,9 +61,15 @@ class SGE(BatchSystem):
             "Your site has other resources (`qconf -sc`); see [jobqueue.sge] and --skip-directive."
         ),
         "no suitable queues": (
-            "No queue has what the job asks for: ask for less, or see `qhost -q`."
+            "No queue has what the job asks for: ask for less, or see `qhost -q`. This check "
+            "(`-w e`) also refuses jobs that ask for load values such as mem_free, and all jobs "
+            'for hosts that run an exclusive one; the directive "-w n" leaves it out.'
         ),
         "project": "Name your project with --account; `qconf -sprjl` lists them.",
+        "initialize environment": (
+            "This shell does not know the cluster: load the module of Grid Engine, or source its "
+            "settings.sh, which sets SGE_ROOT and SGE_CELL."
+        ),
     }
     #: 99 means "run me again", 100 "keep me, I have an error" (sge_conf(5), sge_shepherd(8)); the
     #: job would never end
@@ -161,7 +167,15 @@ class SGE(BatchSystem):
     def submit_command(self, script: Path, spec: JobSpec) -> Command:
         """Return the command line of qsub."""
         del spec
-        return Command(("qsub", "-terse", script.name), folder=script.parent)
+        # Grid Engine puts values for variables such as $HOME in a folder's name, then finds no such
+        # folder, and has no way to write them otherwise. The script needs neither of the two.
+        elsewhere = ("-wd", "/", "-o", "/dev/null") if "$" in str(script.parent) else ()
+        return Command(("qsub", "-terse", *elsewhere, script.name), folder=script.parent)
+
+    def refused(self, output: Output) -> SubmitError:
+        """Return the error for a refusal, without the word with which qsub takes its leave."""
+        shown = [text.strip().removesuffix("Exiting.") for text in (output.stderr, output.stdout)]
+        return super().refused(replace(output, stderr=shown[0], stdout=shown[1]))
 
     def parse_job_id(self, output: Output) -> str:
         """Return the id from the last line of `qsub -terse`: `12` or, for an array, `12.1-10:1`."""
@@ -211,7 +225,11 @@ class SGE(BatchSystem):
             )
         elif "q" in letters or "w" in letters:
             state = JobState.QUEUED
-            reason = "It is held, or waits for another job to end." if "h" in letters else ""
+            reason = (
+                "It is held, or waits for another job to end."
+                if "h" in letters
+                else f"It waits for its turn; `qalter -w p {number}` says whether it could run now."
+            )
         else:
             state = JobState.RUNNING
         return JobStatus(state=state, native=native, reason=reason, hosts=hosts)
