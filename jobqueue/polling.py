@@ -133,14 +133,15 @@ class Poller:
         for job, status in left:
             if job.left_at is None:
                 job.left_at = now
-            end = self._end(job, told.get(job.id) or status)
+            word = told.get(job.id)
+            end = self._end(job, word or status)
             patient = now - job.left_at < self.system.settings.file_patience_s
             vague = (
-                status is None
-                and job.id not in told
-                and job.ended_by_signal
-                and not job.cancel_accepted
+                status is None and word is None and job.ended_by_signal and not job.cancel_accepted
             )
+            if word is not None and word.n_elements is not None:
+                # Elements that were cancelled before they ran may never get a record.
+                vague |= word.n_elements < job.n_elements
             if patient and job.folder is not None and (end is None or vague):
                 changed |= job.note(NOT_YET_KNOWN)  # its files or accounting may be on their way
             else:

@@ -51,7 +51,7 @@ jobqueue_terminate() {
     done
     jobqueue_forward TERM
 }
-trap 'jobqueue_status=$?; jobqueue_record "$jobqueue_status"' EXIT
+trap 'jobqueue_status=$?; jobqueue_record "$jobqueue_status"@RESERVED@' EXIT
 trap jobqueue_terminate TERM
 @TRAPS@
 """
@@ -73,11 +73,14 @@ jobqueue_record "$JOBQUEUE_EXIT_STATUS"
 """
 
 
-def body(spec: JobSpec, folder: Path, index_variable: str) -> str:
+def body(
+    spec: JobSpec, folder: Path, index_variable: str, reserved_statuses: tuple[int, ...] = ()
+) -> str:
     """Return the job script's part below the directives.
 
     `folder` is the job's folder, `index_variable` the name under which this batch system tells an
-    element of an array its index.
+    element of an array its index. Instead of one of the `reserved_statuses` the batch system gets
+    1; the exit record holds the true one.
     """
     quote = shlex.quote
     lines = [
@@ -95,6 +98,9 @@ def body(spec: JobSpec, folder: Path, index_variable: str) -> str:
     begin = _BEGIN.replace("@PATIENCE@", str(_PATIENCE_TENTHS_S)).replace(
         "@TRAPS@", "\n".join(f"trap 'jobqueue_forward {name}' {name}" for name in traps)
     )
+    reserved = "|".join(map(str, reserved_statuses))
+    instead = f"; case $jobqueue_status in {reserved}) exit 1;; esac" if reserved else ""
+    begin = begin.replace("@RESERVED@", instead)
     lines += begin.strip("\n").split("\n")
     lines += [
         "",

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from jobqueue.config import SGESettings
-from jobqueue.errors import SpecError
+from jobqueue.errors import SpecError, SubmitError
 from jobqueue.shell import Command, Output
 from jobqueue.spec import JobSpec
 from jobqueue.states import JobState, JobStatus, combine
@@ -25,8 +26,9 @@ from jobqueue.units import clock, mebibytes
 _LETTERS = frozenset("dEhPqrRsStTwz")
 
 #: The number in the line `failed` of qacct: at which step Grid Engine itself failed; 100 means
-#: ended by a signal.
+#: ended by a signal, 24 and 25 that the job was to run again.
 _ENDED_BY_SIGNAL = 100
+_TO_RUN_AGAIN = (24, 25)
 _LIMIT = 37
 
 _UNKNOWN_JOB = "does not exist"
@@ -59,10 +61,19 @@ class SGE(BatchSystem):
             "Your site has other resources (`qconf -sc`); see [jobqueue.sge] and --skip-directive."
         ),
         "no suitable queues": (
-            "No queue has what the job asks for: ask for less, or see `qhost -q`."
+            "No queue has what the job asks for: ask for less, or see `qhost -q`. This check "
+            "(`-w e`) also refuses jobs that ask for load values such as mem_free, and all jobs "
+            'for hosts that run an exclusive one; the directive "-w n" leaves it out.'
         ),
         "project": "Name your project with --account; `qconf -sprjl` lists them.",
+        "initialize environment": (
+            "This shell does not know the cluster: load the module of Grid Engine, or source its "
+            "settings.sh, which sets SGE_ROOT and SGE_CELL."
+        ),
     }
+    #: 99 means "run me again", 100 "keep me, I have an error" (sge_conf(5), sge_shepherd(8)); the
+    #: job would never end
+    reserved_statuses = (99, 100)
     already_ended = (_UNKNOWN_JOB, "is already in deletion")
 
     def directives(self, spec: JobSpec) -> list[str]:
@@ -156,7 +167,15 @@ class SGE(BatchSystem):
     def submit_command(self, script: Path, spec: JobSpec) -> Command:
         """Return the command line of qsub."""
         del spec
-        return Command(("qsub", "-terse", script.name), folder=script.parent)
+        # Grid Engine puts values for variables such as $HOME in a folder's name, then finds no such
+        # folder, and has no way to write them otherwise. The script needs neither of the two.
+        elsewhere = ("-wd", "/", "-o", "/dev/null") if "$" in str(script.parent) else ()
+        return Command(("qsub", "-terse", *elsewhere, script.name), folder=script.parent)
+
+    def refused(self, output: Output) -> SubmitError:
+        """Return the error for a refusal, without the word with which qsub takes its leave."""
+        shown = [text.strip().removesuffix("Exiting.") for text in (output.stderr, output.stdout)]
+        return super().refused(replace(output, stderr=shown[0], stdout=shown[1]))
 
     def parse_job_id(self, output: Output) -> str:
         """Return the id from the last line of `qsub -terse`: `12` or, for an array, `12.1-10:1`."""
@@ -206,7 +225,11 @@ class SGE(BatchSystem):
             )
         elif "q" in letters or "w" in letters:
             state = JobState.QUEUED
-            reason = "It is held, or waits for another job to end." if "h" in letters else ""
+            reason = (
+                "It is held, or waits for another job to end."
+                if "h" in letters
+                else f"It waits for its turn; `qalter -w p {number}` says whether it could run now."
+            )
         else:
             state = JobState.RUNNING
         return JobStatus(state=state, native=native, reason=reason, hosts=hosts)
@@ -220,27 +243,44 @@ class SGE(BatchSystem):
         return [Command(("qacct", "-j", job_id)) for job_id in job_ids]
 
     def parse_accounting(self, job_ids: Sequence[str], output: Output) -> dict[str, JobStatus]:
-        """Read the records of qacct, one for each element of an array, each begun by a line of
-        equal signs.
+        """Read the records of qacct that have been written so far, each begun by a line of equal
+        signs: at least one for each element of an array that ran.
         """
         if output.status != 0:
             return {}
-        found: dict[str, list[JobStatus]] = {}
+        found: dict[str, dict[str, JobStatus]] = {}
         for block in re.split(r"^=+$", output.stdout, flags=re.MULTILINE):
             fields = dict(
                 re.findall(
-                    r"^(jobnumber|failed|exit_status|deleted_by)\s+(.*?)\s*$", block, re.MULTILINE
+                    r"^(jobnumber|taskid|failed|exit_status|deleted_by)\s+(.*?)\s*$",
+                    block,
+                    re.MULTILINE,
                 )
             )
             if "jobnumber" in fields and "exit_status" in fields:
-                found.setdefault(fields["jobnumber"], []).append(_end(fields))
-        return {job_id: combine(found[job_id]) for job_id in job_ids if job_id in found}
+                if _number(fields.get("failed", "")) in _TO_RUN_AGAIN:
+                    continue
+                # The last one counts: the job's own comes after those of the tasks that it started
+                # by `qrsh -inherit`, and the last run after those before it.
+                ends = found.setdefault(fields["jobnumber"], {})
+                ends[fields.get("taskid", "")] = _end(fields)
+        return {
+            job_id: replace(combine(found[job_id].values()), n_elements=len(found[job_id]))
+            for job_id in job_ids
+            if job_id in found
+        }
+
+
+def _number(text: str) -> int | None:
+    """Return the number with which a value of qacct begins, None without one."""
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else None
 
 
 def _end(fields: dict[str, str]) -> JobStatus:
     """Return how a job ended, from the lines of its record."""
-    failed = int(m[0]) if (m := re.match(r"\d+", fields.get("failed", "0"))) else 0
-    status = int(m[0]) if (m := re.match(r"\d+", fields["exit_status"])) else None
+    failed = _number(fields.get("failed", "")) or 0
+    status = _number(fields["exit_status"])
     native = f"failed {fields.get('failed', '0')}"
     if fields.get("deleted_by", "NONE") not in ("NONE", ""):
         return JobStatus(

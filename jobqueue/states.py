@@ -56,6 +56,8 @@ class JobStatus:
     exit_status: int | None = None
     #: the hosts as the batch system writes them
     hosts: str = ""
+    #: of how many elements of an array this was put together; None: of all of them
+    n_elements: int | None = None
 
 
 #: Exit statuses of a job that the signals INT, KILL and TERM ended.

@@ -58,6 +58,8 @@ class BatchSystem(ABC):
     transient_errors: ClassVar[tuple[str, ...]] = ()
     #: parts of error texts, and what the user should do about them
     advice: ClassVar[Mapping[str, str]] = {}
+    #: exit statuses of a job script by which this system does something else than to end the job
+    reserved_statuses: ClassVar[tuple[int, ...]] = ()
     #: parts of cancel errors that mean: the job has ended already
     already_ended: ClassVar[tuple[str, ...]] = ()
 
@@ -96,7 +98,9 @@ class BatchSystem(ABC):
         lines = [line for line in self.directives(spec) if not _skipped(line, spec.skip_directives)]
         lines += [line.removeprefix(self.prefix).strip() for line in spec.extra_directives]
         head = ["#!/bin/bash", *(f"{self.prefix} {line}" for line in lines), ""]
-        return "\n".join(head) + "\n" + body(spec, folder, self.index_variable)
+        return (
+            "\n".join(head) + "\n" + body(spec, folder, self.index_variable, self.reserved_statuses)
+        )
 
     @abstractmethod
     def submit_command(self, script: Path, spec: JobSpec) -> Command:

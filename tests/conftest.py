@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness import ENVIRONMENTS, OTHER_PYTHONS, Runner, new_shared_files, shared_files
+from sge_harness import why_no_grid_engine
 
 
 @pytest.fixture(params=ENVIRONMENTS or [None], ids=lambda found: found.name if found else "none")
@@ -43,4 +44,6 @@ def pytest_report_header() -> list[str]:
     ]
     if shutil.which("slurmctld") is None:
         lines.append("skipped: tests on a real Slurm: slurmctld is not installed")
+    if why_no_grid_engine():
+        lines.append(f"skipped: tests on a real Grid Engine: {why_no_grid_engine()}")
     return lines

@@ -140,8 +140,11 @@ def _sge(environment: Mapping[str, str]) -> Allocation | None:
     path = environment.get("PE_HOSTFILE")
     if not path:
         return None
-    rows = [line.split() for line in _read_lines(path, "Grid Engine")]
-    return Allocation("sge", tuple(row[0] for row in rows), tuple(int(row[1]) for row in rows))
+    # A host has a line for each queue that gives slots on it.
+    counts: dict[str, int] = {}
+    for host, slots, *_ in (line.split() for line in _read_lines(path, "Grid Engine")):
+        counts[host] = counts.get(host, 0) + int(slots)
+    return Allocation("sge", tuple(counts), tuple(counts.values()))
 
 
 def _lsf(environment: Mapping[str, str]) -> Allocation | None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue import Configuration, Job, JobState, Slurm
+from jobqueue import SGE, Configuration, Job, JobState, Slurm
 from jobqueue.folder import JobFolder
 from jobqueue.polling import Poller, wait_all
 from jobqueue.shell import Command, Output
+from jobqueue.spec import Array
 
 
 class World:
@@ -80,6 +81,39 @@ def test_after_that_time_it_is_unknown(home: Path) -> None:
     assert wait_all([world.job])
     assert world.job.state is JobState.UNKNOWN
     assert 30 <= world.now <= 50
+
+
+@pytest.mark.parametrize(("told_in_time", "status"), [(True, 137), (False, 0)])
+def test_an_array_waits_for_the_accounting_of_all_its_elements(
+    home: Path, told_in_time: bool, status: int
+) -> None:
+    """Grid Engine writes records one after the other, and none for what never ran."""
+    record = "===\njobnumber 1\ntaskid {}\nfailed {}\nexit_status {}\n"
+    now = 0.0
+
+    def run(command: Command, timeout_s: float) -> Output:
+        if command.words[0] == "qstat":
+            return Output(command, 0, "<job_info/>")
+        text = record.format(1, 0, 0)
+        if told_in_time and now >= 8:
+            text += record.format(2, 100, 137)
+        return Output(command, 0, text)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    sge = SGE(configuration=Configuration(), runner=run)
+    sge.poller = Poller(sge, lambda: now, sleep)
+    folder = JobFolder(home / "job")
+    folder.create("")
+    job = Job(sge, "1", folder, Array.parse("1-2"))
+    sge.poller.add(job)
+    assert not wait_all([job], timeout_s=5)
+    assert job.last_status.state is JobState.UNKNOWN
+    assert wait_all([job], timeout_s=60)
+    assert job.exit_status == status
+    assert now >= (8 if told_in_time else sge.settings.file_patience_s)
 
 
 def test_jobs_that_nobody_holds_are_not_asked_about(home: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobqueue import Configuration, JobSpec, Local, Slurm
+from jobqueue import SGE, Configuration, JobSpec, Local, Slurm
 
 ODD = [
     "plain",
@@ -80,6 +80,16 @@ def test_a_name_stays_on_the_line_of_its_directive(name: str) -> None:
 @pytest.mark.parametrize("status", [0, 3, 127])
 def test_the_status_is_stored_and_returned(home: Path, status: int) -> None:
     assert execute(home, ["bash", "-c", f"exit {status}"]) == status
+    assert (home / "exit-status").read_text() == f"{status} \n"
+
+
+@pytest.mark.parametrize(("status", "returned"), [(99, 1), (100, 1), (98, 98)])
+def test_statuses_that_a_batch_system_takes_for_orders_are_stored_alone(
+    home: Path, status: int, returned: int
+) -> None:
+    spec = JobSpec.from_options(["bash", "-c", f"exit {status}"], {"working_folder": home})
+    script = SGE(configuration=Configuration()).script(spec, home)
+    assert subprocess.run(["bash", "-c", script], cwd=home, check=False).returncode == returned
     assert (home / "exit-status").read_text() == f"{status} \n"
 
 

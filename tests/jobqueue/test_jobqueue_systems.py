@@ -251,6 +251,22 @@ def test_sge_status() -> None:
     assert "qstat -explain E -j 204" in found["204"].reason
 
 
+def test_sge_8_1_9_status() -> None:
+    output = answer(recorded("sge/qstat_8.1.9.xml"))
+    assert states("sge", output, "1 2 5 6 7 8 9 10") == {
+        "2": ("queued", None),
+        "5": ("running", None),
+        "6": ("queued", None),
+        "7": ("queued", None),
+        "8": ("running", None),
+        "9": ("queued", None),
+        "10": ("running", None),
+    }
+    found = make("sge").parse_status(["7", "9"], output)
+    assert "another job to end" in found["7"].reason
+    assert "`qalter -w p 9`" in found["9"].reason
+
+
 def test_sge_accounting() -> None:
     def end(file: str, job_id: str) -> tuple[str, int | None]:
         (status,) = make("sge").parse_accounting([job_id], answer(recorded(file))).values()
@@ -259,6 +275,47 @@ def test_sge_accounting() -> None:
     assert end("sge/qacct.txt", "301") == ("failed", 3)
     assert end("sge/qacct_killed.txt", "302") == ("cancelled", 137)
     assert end("sge/qacct_limit.txt", "303") == ("failed", 137)
+    assert end("sge/qacct_killed_8.1.9.txt", "5") == ("failed", 137)
+    assert end("sge/qacct_limit_8.1.9.txt", "4") == ("failed", 137)
+    # The job's own record stands after that of a program that it started by `qrsh -inherit`.
+    assert end("sge/qacct_parallel.txt", "3") == ("completed", 0)
+
+
+def test_sge_accounting_says_how_many_elements_it_knows() -> None:
+    text = recorded("sge/qacct_array.txt")
+    whole = make("sge").parse_accounting(["1"], answer(text))["1"]
+    assert (whole.state, whole.exit_status, whole.n_elements) == (JobState.FAILED, 137, 3)
+    first, second = text.split("=" * 62 + "\n")[1:3]
+    early = make("sge").parse_accounting(["1"], answer(f"==\n{first}==\n{second}"))["1"]
+    assert (early.exit_status, early.n_elements) == (1, 2)
+
+
+def test_sge_run_that_is_to_be_repeated_is_no_end() -> None:
+    again = recorded("sge/qacct_rerun.txt")
+    assert make("sge").parse_accounting(["2"], answer(again)) == {}
+    last = again.replace("25  : rescheduling", "0").replace("exit_status  0", "exit_status  4")
+    found = make("sge").parse_accounting(["2"], answer(again + last))["2"]
+    assert (found.state, found.exit_status, found.n_elements) == (JobState.FAILED, 4, 1)
+
+
+def test_sge_refusal_is_told_without_the_leave_taking() -> None:
+    text = recorded("sge/errors.txt").split("--\n")[0]
+    with pytest.raises(SubmitError) as caught:
+        make("sge").parse_job_id(answer("", 1, text, program="qsub"))
+    assert str(caught.value) == (
+        "Grid Engine did not take the job: `qsub` ended with status 1 and said: Unable to run job: "
+        'Job was rejected because job requests unknown queue "nowhere". Name another queue with '
+        "--queue; `qconf -sql` lists them."
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("/a b;ü", ()), ("/a$HOME", ("-wd", "/", "-o", "/dev/null"))],
+)
+def test_sge_fills_in_no_variables_in_a_folder(folder: str, words: tuple[str, ...]) -> None:
+    command = make("sge").submit_command(Path(folder, "job.sh"), JobSpec(command=("x",)))
+    assert command.words == ("qsub", "-terse", *words, "job.sh")
 
 
 def test_lsf_status() -> None:

@@ -106,7 +106,8 @@ def test_allocations_in_files(tmp_path) -> None:
     assert find_allocation({"PBS_NODEFILE": str(nodes)}).cores == (2, 1)
     nodes.write_text("a\nb\n")
     assert find_allocation({"PBS_NODEFILE": str(nodes), "NCPUS": "16"}).cores == (16, 16)
-    nodes.write_text("a 4 q@a UNDEFINED\nb 2 q@b UNDEFINED\n")
+    # One line for each queue that gives slots on a host.
+    nodes.write_text("a 3 q@a UNDEFINED\nb 2 q@b UNDEFINED\na 1 r@a UNDEFINED\n")
     assert find_allocation({"PE_HOSTFILE": str(nodes)}) == Allocation("sge", ("a", "b"), (4, 2))
     with pytest.raises(WorldError, match="cannot be read"):
         find_allocation({"PBS_NODEFILE": str(tmp_path / "none")})

@@ -42,7 +42,7 @@ jobqueue_terminate() {
     done
     jobqueue_forward TERM
 }
-trap 'jobqueue_status=$?; jobqueue_record "$jobqueue_status"' EXIT
+trap 'jobqueue_status=$?; jobqueue_record "$jobqueue_status"; case $jobqueue_status in 99|100) exit 1;; esac' EXIT
 trap jobqueue_terminate TERM
 trap 'jobqueue_forward USR1' USR1
 trap 'jobqueue_forward USR2' USR2
