@@ -92,6 +92,9 @@ class Config:
     submit_tasks_max: int = 2000
     #: ... and at most this many that the scheduler has not accepted yet.
     submit_credits: int = 16
+    #: Characters of a value that MPICH tells Slurm's `pmi2`: it announces 1024, but reads lines of
+    #: 1024, which also hold up to 113 of other words. 0: as announced.
+    pmi_value_max: int = 896
 
     # --- waiting ---
     #: Where messages follow each other sooner than this, on average, a rank polls without sleeping:
@@ -247,8 +250,8 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "segment_cache_bytes": _SIZE, "fetches_max": _COUNT, "fetch_bytes_max": _FULL_SIZE,
     "memory_target": _SHARE, "memory_pause": _SHARE, "memory_terminate": _SHARE,
     "memory_interval_s": _INTERVAL, "submit_bytes_max": _FULL_SIZE, "submit_tasks_max": _COUNT,
-    "submit_credits": _COUNT, "spin_gap_s": _WAIT, "spin_s": _WAIT, "sleep_s_min": (1e-6, 1.0),
-    "sleep_s_max": (1e-6, 1.0), "working_sleep_s_max": (1e-6, 1.0),
+    "submit_credits": _COUNT, "pmi_value_max": (0, 1024), "spin_gap_s": _WAIT, "spin_s": _WAIT,
+    "sleep_s_min": (1e-6, 1.0), "sleep_s_max": (1e-6, 1.0), "working_sleep_s_max": (1e-6, 1.0),
     "idle_sleep_s_max": (1e-6, 1.0), "idle_after_s": (0.0, 86400.0),
     "status_interval_s": (0.01, 86400.0), "lost_after_s": _PATIENCE,
     "start_timeout_s": _PATIENCE, "stop_timeout_s": _PATIENCE, "history_length": _SIZE,

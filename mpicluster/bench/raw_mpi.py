@@ -18,6 +18,7 @@ from mpicluster.bench.measuring import Plan
 from mpicluster.bench.rows import Row
 from mpicluster.bench.work import make_array
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
+from mpicluster.transport.mpi import initialize
 
 #: Into memory that was written before, and into memory that the kernel must give first.
 WARM: Final = "raw MPI"
@@ -34,14 +35,7 @@ Report = Callable[[str, str, int, str, list[float], str], None]
 
 def measure(plan: Plan, only: Sequence[str]) -> list[Row]:
     """Measure in all ranks of the world; rank 1 gets the rows, the others none."""
-    import mpi4py
-
-    mpi4py.rc.initialize = False
-    mpi4py.rc.finalize = False
-    from mpi4py import MPI
-
-    if not MPI.Is_initialized():
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+    MPI = initialize()  # noqa: N806  (the name of the module)
     if MPI.COMM_WORLD.Get_size() <= FIRST_WORKER_RANK:
         return []
     comm = MPI.COMM_WORLD.Dup()

@@ -36,7 +36,7 @@ def start_without_slots(options: JobOptions) -> Job:  # noqa: RET503  (_leave do
     if promise is None or promise.size <= FIRST_WORKER_RANK:
         raise WorldError("Workers that answer at once need the ranks of a job: -n 3 or more.")
     config = Config.load(options.settings)
-    transport = connect()
+    transport = connect(config)
     roles.check_world(transport.size, promise, transport.library)
     info = {"host": platform.node(), "versions": local_versions()}
     infos = transport.communicator.allgather(info)

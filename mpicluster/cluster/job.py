@@ -169,7 +169,7 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         modules = modules_to_preload(script_text)
         patience_s = config.lost_after_s if may_be_lost else 0.0
         zygote = spawn_zygote(config.threads_per_slot, paths, modules, patience_s)
-    transport = connect()
+    transport = connect(config)
     try:
         _check(promise, lambda: roles.check_world(transport.size, promise, transport.library))
     except SystemExit:

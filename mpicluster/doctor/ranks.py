@@ -107,7 +107,7 @@ def _play(reporter: Reporter, promise: Promise, config: Config, deadline: float)
         reporter.report([*findings, from_error(topic, error)], complete=True)
         return
     reporter.reach(Stage.INITIALISE)
-    MPI = initialize()  # noqa: N806  (the name of the module)
+    MPI = initialize(config)  # noqa: N806  (the name of the module)
     size = MPI.COMM_WORLD.Get_size()
     world = _judge_world(size, promise, loaded.library)
     if size < promise.size:
@@ -118,7 +118,7 @@ def _play(reporter: Reporter, promise: Promise, config: Config, deadline: float)
         return
     facts = replace(facts, versions={**facts.versions, **_library_versions(loaded)})
     reporter.reach(Stage.CONNECT)
-    transport = connect()
+    transport = connect(config)
     if transport.rank != 0:
         serve(transport.communicator, facts)
     else:

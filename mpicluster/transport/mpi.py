@@ -11,6 +11,7 @@ gone pending for ever. Both end in `lose`: what is under way with the rank is *s
 only as long as MPI may still touch its buffers.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mpicluster.config import Config
 from mpicluster.ids import Rank
 from mpicluster.messages import Message, MessageClass, decode_bundle
 from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_of, to_bundles
+from mpicluster.transport.pmi import shorter_values
 
 #: The tag of raw buffers.
 BUFFER_TAG = 4
@@ -50,17 +53,18 @@ def load() -> Any:
     return MPI
 
 
-def initialize() -> Any:
+def initialize(config: Config | None = None) -> Any:
     """Initialise MPI, unless it is, and return mpi4py's module."""
     MPI = load()  # noqa: N806  (the name of the module)
     if not MPI.Is_initialized():
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        with shorter_values(os.environ, (config or Config()).pmi_value_max):
+            MPI.Init_thread(MPI.THREAD_SERIALIZED)
     return MPI
 
 
-def connect() -> "MPITransport":
+def connect(config: Config | None = None) -> "MPITransport":
     """Initialise MPI, unless it is, and return this rank's end of a communicator of our own."""
-    MPI = initialize()  # noqa: N806
+    MPI = initialize(config)  # noqa: N806
     return MPITransport(MPI, MPI.COMM_WORLD.Dup())
 
 
