@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpicluster.client.client import Client
+from mpicluster.client.future import pickled_futures
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster.base import Cluster
 from mpicluster.config import Config
@@ -199,4 +200,5 @@ def _slot_client(slot: slots.Slot) -> Client:
     with _lock:
         if _client is None or _client.status != "running":
             _client = Client(SlotCluster(slot), set_as_default=False)
+            slot.note_futures = pickled_futures
         return _client

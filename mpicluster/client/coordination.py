@@ -6,18 +6,15 @@ meaning they have in `distributed`. They can be pickled into tasks.
 
 from __future__ import annotations
 
-from io import BytesIO
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-import cloudpickle
-
 from mpicluster import messages as m
-from mpicluster.client.future import Future
+from mpicluster.client.future import pickled_futures
 from mpicluster.client.timeouts import to_seconds
 from mpicluster.ids import Key
-from mpicluster.serialization.frames import loads
+from mpicluster.serialization.frames import dumps, loads
 
 if TYPE_CHECKING:
     from mpicluster.client.client import Client
@@ -46,21 +43,6 @@ def _count(meaning: str, value: Any, least: int) -> int:
     if not least <= value < 1 << 31:
         raise ValueError(f"{meaning} is {value}; it must be from {least} to {(1 << 31) - 1}.")
     return value
-
-
-class ItemPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles a value and notes which futures are in it."""
-
-    def __init__(self, file: BytesIO) -> None:
-        super().__init__(file, protocol=5)
-        self.keys: dict[Key, None] = {}
-
-    def reducer_override(self, value: Any) -> Any:
-        """Note a future, and pickle it as always."""
-        if isinstance(value, Future):
-            self.keys[value.use_as_input()] = None
-            return NotImplemented
-        return super().reducer_override(value)
 
 
 class Named:
@@ -102,17 +84,15 @@ class Named:
 
     def _item(self, value: Any) -> tuple[bytes, list[Key]]:
         """Return the pickle of a value, and the keys of the futures in it."""
-        with BytesIO() as file:
-            pickler = ItemPickler(file)
-            pickler.dump(value)
-            content = file.getvalue()
+        with pickled_futures() as futures:
+            content = dumps(value)
         if len(content) > VALUE_BYTES_MAX:
             raise ValueError(
                 f"A value of {len(content)} bytes was given to {self.name!r}, which takes at most "
                 f"{VALUE_BYTES_MAX}, because it passes through the scheduler. Scatter it and give "
                 "the future."
             )
-        return content, list(pickler.keys)
+        return content, list(dict.fromkeys(future.use_as_input() for future in futures))
 
     def _load_items(self, request: int, answer: tuple[list[bytes], bool]) -> list[Any]:
         """Return what was taken; its futures keep their values from now on."""

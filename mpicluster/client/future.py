@@ -6,7 +6,9 @@ workers' memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
@@ -16,6 +18,21 @@ from mpicluster.serialization.exceptions import from_error, trace_from
 
 if TYPE_CHECKING:
     from mpicluster.client.client import Client
+
+
+#: The futures that are being pickled in this context, if somebody notes them.
+_pickled: ContextVar[list[Future] | None] = ContextVar("mpicluster_pickled", default=None)
+
+
+@contextmanager
+def pickled_futures() -> Iterator[list[Future]]:
+    """Give a list into which each future goes that is pickled inside."""
+    noted: list[Future] = []
+    token = _pickled.set(noted)
+    try:
+        yield noted
+    finally:
+        _pickled.reset(token)
 
 
 class Future:
@@ -116,6 +133,9 @@ class Future:
             client.drop(self._record)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        noted = _pickled.get()
+        if noted is not None:
+            noted.append(self)
         return _rebind, (self._record.key, self._record.name)
 
     # Two futures of one key are two references, so they are told apart; dask's class compares keys.

@@ -254,7 +254,7 @@ class WorkerLoop:
     def _take_from_slot(self, link: SlotLink, message: Any, now: float) -> None:
         core, slot = self.core, link.index
         if isinstance(message, p.TasksDone):
-            self._take_results(slot, message, now)
+            self._take_results(link, message, now)
         elif isinstance(message, p.TaskRaised):
             self.values.run_ended(slot, [message.ticket], ())
             core.receive(-1, e.SlotRaised(slot, message.ticket, message.error), now)
@@ -283,8 +283,9 @@ class WorkerLoop:
             if not self._starting:
                 self.transport.send(SCHEDULER_RANK, [m.WorkerStarted(self.description())])
 
-    def _take_results(self, slot: int, message: p.TasksDone, now: float) -> None:
+    def _take_results(self, link: SlotLink, message: p.TasksDone, now: float) -> None:
         """Store results, push the small ones to who wants them, tell the core their sizes."""
+        slot = link.index
         running, keep = self.core.state.running, self.values.keep_result
         push_bytes_max = self.config.push_bytes_max
         pushed: dict[int, m.ValuesPushed] = {}
@@ -301,6 +302,11 @@ class WorkerLoop:
                     message_out = pushed[task.push_to] = m.ValuesPushed([], [])
                 message_out.keys.append(task.key)
                 message_out.values.append(found)
+            if ticket in message.holding:
+                if key is not None:
+                    link.holding[key] = ticket
+                else:
+                    self.pool.send(link, p.LetFuturesGo([ticket]))
         if pushed:
             self.values.push_results(pushed)
         self.values.run_ended(slot, message.tickets, message.mapped)
@@ -380,12 +386,21 @@ class WorkerLoop:
                 self.store.drop(key)
             for some in self.pool.links.values():
                 some.kept.forget_dropped(effect.keys)
+                if some.holding:
+                    self._let_futures_go(some, effect.keys)
         elif isinstance(effect, e.AskSlot):
             link = self.pool.links.get(effect.slot)
             if link is not None:
                 self.pool.send_control(link, p.ReportNow())
         elif isinstance(effect, e.StartSlot):
             self._start_slot(effect.slot)
+
+    def _let_futures_go(self, link: SlotLink, dropped: list[Key]) -> None:
+        """Tell a slot whose values with futures are gone."""
+        holding = link.holding
+        tickets = [holding.pop(key) for key in dropped if key in holding]
+        if tickets:
+            self.pool.send(link, p.LetFuturesGo(tickets))
 
     def _run_tasks(self, effect: e.RunTasks) -> None:
         link = self.pool.links[effect.slot]

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,10 @@ class Slot:
         #: The task that runs, for `get_worker` and messages.
         self.current: QueuedTask | None = None
         self.handlers: dict[type[Any], Callable[[Any], None]] = {}
+        #: Notes the futures that are pickled inside; set once tasks here have a client.
+        self.note_futures: Callable[[], AbstractContextManager[list[Any]]] | None = None
+        #: {ticket: futures} in the values of finished tasks: they keep what they stand for.
+        self._held: dict[int, list[Any]] = {}
         self._lock = threading.Lock()
         #: (ticket, duration, value) of finished tasks that have not been reported. The control
         #: thread takes from it too; appending to a deque and taking from it are atomic.
@@ -135,6 +140,9 @@ class Slot:
                 self.granted.append(message.offset)
             elif isinstance(message, p.ForgetInputs):
                 self.forgetting.extend(message.keys)
+            elif isinstance(message, p.LetFuturesGo):
+                for ticket in message.tickets:
+                    self._held.pop(ticket, None)
         return True
 
     def _run_task(self, task: QueuedTask) -> None:
@@ -250,12 +258,15 @@ class Slot:
     def _store(self, task: QueuedTask, value: Any) -> Any:
         """Return the form of a result that goes to the worker; large ones into the arena."""
         try:
-            frames = to_frames(value, self.settings.inline_bytes_max)
+            with self.note_futures() if self.note_futures else nullcontext() as futures:
+                frames = to_frames(value, self.settings.inline_bytes_max)
         except Exception as error:
             raise TaskSerializationError(
                 f"The result of {task[4]!r}, a {type(value).__name__}, cannot be pickled: "
                 f"{error}. A task must return a value that can travel to another process."
             ) from error
+        if futures:
+            self._held[task[0]] = futures
         if isinstance(frames, bytes):
             return frames
         extents = [len(frame) for frame in frames]
@@ -325,7 +336,8 @@ class Slot:
             mapped, self._left_mapped = self._left_mapped, []
             if rows:
                 tickets, durations, values = zip(*rows, strict=True)
-                message = p.TasksDone(tickets, durations, values, mapped)
+                holding = [ticket for ticket in tickets if ticket in self._held]
+                message = p.TasksDone(tickets, durations, values, mapped, holding)
                 self.tasks.sendall(p.pack([message]))
 
     def _send(self, sock: socket.socket, message: Any) -> None:

@@ -56,6 +56,13 @@ class ForgetInputs:
 
 
 @dataclass(slots=True)
+class LetFuturesGo:
+    """The values of these tasks are gone, and the futures in them need not be kept."""
+
+    tickets: list[int]
+
+
+@dataclass(slots=True)
 class GrantSegment:
     """Here is room for the large result that the slot announced; -1: there is no memory."""
 
@@ -109,13 +116,15 @@ class SlotStarted:
 @dataclass(slots=True)
 class TasksDone:
     """These tasks are finished. `mapped` are places that the slot still maps though it is done
-    with the tasks: user code keeps an array alive.
+    with the tasks: user code keeps an array alive. `holding` are the tickets of those whose values
+    refer to futures, which the slot keeps until `LetFuturesGo`.
     """
 
     tickets: Sequence[int]
     durations: Sequence[float]
     values: Sequence[Any]
     mapped: list[Any]
+    holding: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -174,7 +183,7 @@ class SlotLent:
 CODEC: Final = Codec([
     RunTasks, GrantSegment, ReportNow, RunNow, ToSlotClient, SlotStarted, TasksDone, TaskRaised,
     WantSegment, Unmapped, TasksReturned, RanNow, FromSlotClient, SlotLent, ValueForClient,
-    ForgetInputs,
+    ForgetInputs, LetFuturesGo,
 ])  # fmt: skip
 
 

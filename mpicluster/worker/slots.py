@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from mpicluster.ids import ClientId, slot_client
+from mpicluster.ids import ClientId, Key, slot_client
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.slot import SlotSettings
@@ -113,6 +113,8 @@ class SlotLink:
     unsent: bytearray = field(default_factory=bytearray)
     #: Functions that the slot knows.
     functions: set[int] = field(default_factory=set)
+    #: {key: ticket} of values that refer to futures which the slot keeps.
+    holding: dict[Key, int] = field(default_factory=dict)
     kept: KeptInputs = field(default_factory=KeptInputs)
 
 

@@ -168,6 +168,18 @@ def test_a_task_hands_a_future_on_by_a_queue(client):
     assert queue.get(timeout="10s").result() == 81
 
 
+def test_futures_in_a_result_keep_their_values(client):
+    def start(base):
+        return [get_client().submit(pow, base, 2, pure=False)]
+
+    futures = client.map(start, range(4), pure=False)
+    forget(client)
+    inner = client.gather(futures)
+    assert client.gather([future for (future,) in inner]) == [0, 1, 4, 9]
+    total = client.submit(lambda found: sum(get_client().gather(list(found))), futures[3])
+    assert total.result() == 9
+
+
 def test_limits_that_contradict_each_other_are_refused(client):
     with Semaphore(2, "licences", client):
         with pytest.raises(ValueError, match="max_leases=2 already"):
