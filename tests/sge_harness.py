@@ -7,6 +7,8 @@ from pathlib import Path
 
 TESTCLUSTER = Path(__file__).resolve().parent / "sge" / "testcluster"
 PACKAGES = "gridengine-master gridengine-exec gridengine-client"
+#: Where the packages keep the programs.
+PROGRAMS = Path("/usr/lib/gridengine")
 #: How many slots the host claims to have.
 SLOTS = 8
 
@@ -16,7 +18,7 @@ def why_no_grid_engine() -> str:
     missing = [
         name
         for name in ("sge_qmaster", "sge_execd", "qconf", "spooldefaults")
-        if not Path("/usr/lib/gridengine", name).exists()
+        if not (PROGRAMS / name).exists()
     ]
     if missing:
         return f"{', '.join(missing)} not installed: apt-get install {PACKAGES}"
