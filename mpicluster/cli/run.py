@@ -108,7 +108,7 @@ def plan_launch(
             )
         allocation = Allocation(
             allocation.system, allocation.hosts[: arguments.nodes],
-            allocation.cores[: arguments.nodes],
+            allocation.cores[: arguments.nodes], allocation.exact,
         )  # fmt: skip
     library = l.find_library()
     return l.Launch(

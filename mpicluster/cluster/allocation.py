@@ -24,6 +24,23 @@ class Allocation:
     system: str
     hosts: tuple[str, ...]
     cores: tuple[int, ...]
+    #: The cores are what was granted; False: the batch system may have granted more.
+    exact: bool = False
+
+    def granted(self) -> dict[str, int]:
+        """Return {host without its domain: cores} where that is known, else {}.
+
+        >>> Allocation("sge", ("n1.site", "n2.site"), (4, 2), exact=True).granted()
+        {'n1': 4, 'n2': 2}
+        """
+        if not self.exact:
+            return {}
+        return dict(zip(map(short_name, self.hosts), self.cores, strict=True))
+
+
+def short_name(host: str) -> str:
+    """Return a host's name without its domain."""
+    return host.partition(".")[0]
 
 
 def find_allocation(environment: Mapping[str, str]) -> Allocation:
@@ -101,9 +118,10 @@ def _slurm(environment: Mapping[str, str]) -> Allocation | None:
         found = re.match(r"^(\d+)(?:\(x(\d+)\))?$", part)
         if found:
             cores += [int(found[1])] * int(found[2] or 1)
-    if len(cores) != len(hosts):
+    exact = len(cores) == len(hosts)
+    if not exact:
         cores = [1] * len(hosts)
-    return Allocation("slurm", tuple(hosts), tuple(cores))
+    return Allocation("slurm", tuple(hosts), tuple(cores), exact)
 
 
 def _counted(system: str, names: list[str]) -> Allocation:
@@ -144,7 +162,7 @@ def _sge(environment: Mapping[str, str]) -> Allocation | None:
     counts: dict[str, int] = {}
     for host, slots, *_ in (line.split() for line in _read_lines(path, "Grid Engine")):
         counts[host] = counts.get(host, 0) + int(slots)
-    return Allocation("sge", tuple(counts), tuple(counts.values()))
+    return Allocation("sge", tuple(counts), tuple(counts.values()), exact=True)
 
 
 def _lsf(environment: Mapping[str, str]) -> Allocation | None:

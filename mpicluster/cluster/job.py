@@ -25,6 +25,7 @@ from typing import Any, NoReturn, TypeVar
 from mpicluster import messages as m
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster import roles
+from mpicluster.cluster.allocation import find_allocation, short_name
 from mpicluster.cluster.base import Cluster, current_job, set_current_job
 from mpicluster.cluster.hosts import (
     available_cores,
@@ -213,13 +214,27 @@ def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
     info = {
         "host": platform.node(), "cores": cores, "memory": available_memory(),
         "versions": local_versions(), "home": host_identity(), "pid": os.getpid(),
+        "granted": _granted_cores(),
     }  # fmt: skip
     gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
     return gathered
 
 
+def _granted_cores() -> dict[str, int]:
+    """Return {host: cores} that the batch system has granted, as far as it is known here."""
+    try:
+        return find_allocation(os.environ).granted()
+    except WorldError:
+        return {}  # its list of hosts is not on this host; rank 1 is where the job script runs
+
+
 def _slots(infos: list[dict[str, Any]], options: JobOptions) -> dict[int, int]:
-    hosts, cores = [info["host"] for info in infos], [info["cores"] for info in infos]
+    """Return {rank: slots}: the cores that a rank may use, no more than were granted there.
+
+    Where the batch system does not bind cores, a job on a shared host may use all of them.
+    """
+    hosts, granted = [info["host"] for info in infos], infos[CLIENT_RANK]["granted"]
+    cores = [info["cores"][: granted.get(short_name(info["host"]))] for info in infos]
     return roles.worker_slots(hosts, cores, options.slots)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mpicluster.cli.main import USAGE_STATUS, main
 from mpicluster.cluster.allocation import Allocation, expand_hostlist, find_allocation
+from mpicluster.cluster.job import JobOptions, _slots
 from mpicluster.cluster.launch import (
     Launch,
     Launcher,
@@ -93,7 +94,7 @@ def test_allocations(tmp_path: object) -> None:
         "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]",
         "SLURM_JOB_CPUS_PER_NODE": "4(x2),2",
     }  # fmt: skip
-    assert find_allocation(slurm) == Allocation("slurm", ("n1", "n2", "n3"), (4, 4, 2))
+    assert find_allocation(slurm) == Allocation("slurm", ("n1", "n2", "n3"), (4, 4, 2), True)
     assert find_allocation({"LSB_MCPU_HOSTS": "h1 4 h2 2"}) == Allocation(
         "lsf", ("h1", "h2"), (4, 2)
     )
@@ -108,7 +109,8 @@ def test_allocations_in_files(tmp_path) -> None:
     assert find_allocation({"PBS_NODEFILE": str(nodes), "NCPUS": "16"}).cores == (16, 16)
     # One line for each queue that gives slots on a host.
     nodes.write_text("a 3 q@a UNDEFINED\nb 2 q@b UNDEFINED\na 1 r@a UNDEFINED\n")
-    assert find_allocation({"PE_HOSTFILE": str(nodes)}) == Allocation("sge", ("a", "b"), (4, 2))
+    granted = Allocation("sge", ("a", "b"), (4, 2), exact=True)
+    assert find_allocation({"PE_HOSTFILE": str(nodes)}) == granted
     with pytest.raises(WorldError, match="cannot be read"):
         find_allocation({"PBS_NODEFILE": str(tmp_path / "none")})
 
@@ -180,3 +182,16 @@ def test_surviving_ranks_need_flags() -> None:
 
 def test_the_job_scripts_own_tasks_are_no_limit() -> None:
     assert rank_environment({"SLURM_NTASKS": "1", "HOME": "/"}) == {"HOME": "/"}
+
+
+@pytest.mark.parametrize(
+    ("granted", "slots"),
+    [({}, 4), ({"a": 3}, 3), ({"a": 64}, 4), ({"b": 1}, 4)],
+    ids=["unknown", "fewer than there are", "more than there are", "another host"],
+)
+def test_a_worker_has_no_more_slots_than_cores_were_granted(
+    granted: dict[str, int], slots: int
+) -> None:
+    info = {"host": "a.site", "cores": [0, 1, 2, 3], "granted": granted}
+    assert _slots([info] * 3, JobOptions()) == {2: slots}
+    assert _slots([info] * 3, JobOptions(slots=8)) == {2: 8}
