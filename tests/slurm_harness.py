@@ -52,10 +52,6 @@ class Ended:
         return f"{self.states}, status {self.status}\n{self.log}"
 
 
-#: What MPICH and Slurm's pmi2 say when they do not understand each other in MPI_Init.
-PMI2_FAILED = re.compile("mpi/pmi2: (value not|invalid client)|MPIDI_UCX_comm_addr_exchange")
-
-
 @contextmanager
 def activated(environment: Environment, folder: Path) -> Iterator[Runner]:
     """Put an environment first in PATH, as after `activate`; afterwards nothing may be left."""
@@ -82,12 +78,7 @@ def wait_for(job: str, seconds: float = JOB_S) -> Ended:
     """
     deadline = time.monotonic() + seconds
     log = Path(f"job-{job}.log")
-    stuck = False
     while True:
-        if not stuck and log.exists() and PMI2_FAILED.search(log.read_text()):
-            # Some ranks may wait for ever for those that could not start.
-            stuck = True
-            subprocess.run(["scancel", job], check=False)
         text = _scontrol(job)
         states = re.findall(r"JobState=(\w+)", text)
         if states and not {"PENDING", "RUNNING", "COMPLETING"} & set(states):
@@ -109,21 +100,6 @@ def _scontrol(job: str) -> str:
 def run_job(*words: str) -> Ended:
     """Submit a job and wait for its end."""
     return wait_for(sbatch(*words))
-
-
-def run_job_with_pmi2(*words: str) -> Ended:
-    """Run a job whose ranks srun starts under MPICH.
-
-    MPICH over UCX may fail in MPI_Init by what lies in its memory (slurm/README.md), and nothing
-    else; a longer environment puts other things there.
-    """
-    for length in (0, 700, 1900, 3100):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MPICLUSTER_TEST_PADDING", "x" * length)
-            ended = run_job(*words)
-        if not PMI2_FAILED.search(ended.log):
-            return ended
-    pytest.skip("MPICH over UCX and Slurm's pmi2 cannot start here; see slurm/README.md")
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = JOB_S) -> None:

@@ -1,9 +1,10 @@
 """How does a rank leave, in order, broken, or because another rank is gone?
 
 As long as all ranks live, in order is MPI_Finalize, and MPI_Abort ends all of them. Where ranks may
-be lost (survive = "ranks") neither holds. MPICH's MPI_Finalize waits for ever for a rank that is
-gone. Under Open MPI's ULFM, MPI_Abort and a status that is not 0 end nothing but their own rank and
-are not reported to the others; what is reported is a process that ends by a signal.
+be lost (survive = "ranks") neither holds. MPI_Finalize waits for ever for a rank that is gone: that
+of MPICH always, that of Open MPI where ranks are on several hosts. Under Open MPI's ULFM, MPI_Abort
+and a status that is not 0 end nothing but their own rank and are not reported to the others; what
+is reported is a process that ends by a signal.
 """
 
 import faulthandler
@@ -11,9 +12,7 @@ import os
 import platform
 import signal
 import sys
-import threading
 import time
-from functools import partial
 from typing import NoReturn
 
 from mpicluster.config import Config
@@ -31,33 +30,30 @@ _PAUSE_S = 0.001
 def leave_mpi(transport: MPITransport, config: Config, status: int = 1) -> None:
     """Give MPI up at the end of the job; `status` is for an end by force.
 
-    Should another rank not come along, say where this one waits, and end.
+    Without MPI_Finalize if a rank is gone. Should another not come along, say where this one waits.
     """
-    if config.survive != "ranks":
-        if not transport.meet(config.stop_timeout_s):
-            place = f"process {os.getpid()} on {platform.node()}"
-            say(f"{place}: other ranks have not come to the end; leaving without them.")
+    survives = config.survive == "ranks"
+    if survives:
+        # Hydra sends it to all when a rank ends; the interpreter's own end would not survive it.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    met = not transport.gone and transport.meet(config.stop_timeout_s)
+    if not met and not transport.gone:
+        place = f"process {os.getpid()} on {platform.node()}"
+        say(f"{place}: other ranks have not come to the end; leaving without them.")
+        if not survives:
             end_now(status)
-        faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
-        try:
-            transport.close()
-        except Exception as error:  # noqa: BLE001  (all is done; only MPI's own end has failed)
-            say(f"rank {transport.rank} on {platform.node()}: MPI did not end in order: {error}")
-            end_now(status)
-        faulthandler.cancel_dump_traceback_later()
-        return
-    # Hydra sends it to all when a rank ends, and the interpreter's own end would not survive it.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if transport.gone and not transport.tells_losses:
+    if not met:
         _move_last_messages(transport)
         remove_shared_files()
-    else:
-        # A rank may have been lost since the others were told to leave.
-        timer = threading.Timer(config.stop_timeout_s, partial(_leave_without_mpi, status))
-        timer.daemon = True
-        timer.start()
+        return
+    # mpi4py keeps the interpreter's lock in MPI_Finalize, so no thread of Python could do this.
+    faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
+    try:
         transport.close()
-        timer.cancel()
+    except Exception as error:  # noqa: BLE001  (all is done; only MPI's own end has failed)
+        say(f"rank {transport.rank} on {platform.node()}: MPI did not end in order: {error}")
+        end_now(status)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _move_last_messages(transport: MPITransport) -> None:
@@ -65,12 +61,6 @@ def _move_last_messages(transport: MPITransport) -> None:
     while time.monotonic() < end:
         transport.receive()
         time.sleep(_PAUSE_S)
-
-
-def _leave_without_mpi(status: int) -> NoReturn:
-    place = f"process {os.getpid()} on {platform.node()}"
-    say(f"{place}: MPI_Finalize does not return, since a rank is lost; leaving without it.")
-    end_now(status)
 
 
 def end_now(status: int) -> NoReturn:

@@ -328,20 +328,25 @@ class MPITransport(Transport):
     # --- the end ---
 
     def meet(self, seconds: float) -> bool:
-        """Wait until all ranks have come here; return False if they have not after `seconds`.
+        """Wait until all ranks have come here; return False if they have not after `seconds`, or if
+        MPI reports before that one has failed.
 
         What still arrives is taken and dropped: MPICH does not finalise with messages that nobody
         has received. Twice, so that the second time nothing is on its way any more.
         """
         deadline = time.monotonic() + seconds
-        for _ in range(2):
-            request = self._comm.Ibarrier()
-            while not request.Test():
+        try:
+            for _ in range(2):
+                request = self._comm.Ibarrier()
+                while not request.Test():
+                    self._drop_arrived()
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(MEET_PAUSE_S)
                 self._drop_arrived()
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(MEET_PAUSE_S)
-            self._drop_arrived()
+        except self._exception as error:
+            self._note_failure(error)
+            return False
         return True
 
     def _drop_arrived(self) -> None:

@@ -25,10 +25,8 @@ from slurm_harness import (
     MPICH,
     ROOT,
     TESTCLUSTER,
-    Ended,
     activated,
     run_job,
-    run_job_with_pmi2,
     skip_without_demo,
 )
 
@@ -137,12 +135,8 @@ def fastest_connection_ms(apart: Path, host: str) -> float:
     return min(times)
 
 
-def run(launcher: str, *words: str) -> Ended:
-    return run_job_with_pmi2(*words) if launcher == "srun" else run_job(*words)
-
-
-def check_walk(way: str, launcher: str) -> None:
-    ended = run(launcher, "--nodes=3", way, str(ROOT / "scripts" / "walkthrough.py"))
+def check_walk(way: str) -> None:
+    ended = run_job("--nodes=3", way, str(ROOT / "scripts" / "walkthrough.py"))
     assert ended.status == 0, ended
     assert "Walkthrough finished." in ended.log, ended
     assert "mpicluster: 5 ranks on 3 hosts: " in ended.log, ended
@@ -155,7 +149,7 @@ def test_200_mb_from_one_host_to_another(
     apart: Path, way: str, script: Script, found: Environment, launcher: str
 ) -> None:
     before = bytes_from(apart, "n3")
-    ended = run(launcher, "--nodes=3", way, str(script(TRANSFER)))
+    ended = run_job("--nodes=3", way, str(script(TRANSFER)))
     assert ended.status == 0, ended
     assert "made on n3, used on n2, right: True" in ended.log, ended
     assert bytes_from(apart, "n3") - before >= 200_000_000
@@ -164,7 +158,7 @@ def test_200_mb_from_one_host_to_another(
 @pytest.mark.parametrize(("found", "launcher"), WAYS)
 def test_the_main_job(way: str, found: Environment, launcher: str) -> None:
     skip_without_demo(found)
-    check_walk(way, launcher)
+    check_walk(way)
 
 
 @pytest.mark.parametrize(("found", "launcher"), WAYS)
@@ -173,4 +167,4 @@ def test_the_main_job_with_a_distant_host(
 ) -> None:
     skip_without_demo(found)
     assert fastest_connection_ms(apart, "n2") < DELAY_MS <= fastest_connection_ms(apart, distant)
-    check_walk(way, launcher)
+    check_walk(way)

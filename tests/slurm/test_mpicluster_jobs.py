@@ -15,7 +15,6 @@ from slurm_harness import (
     ROOT,
     activated,
     run_job,
-    run_job_with_pmi2,
     sbatch,
     skip_without_demo,
     until,
@@ -59,7 +58,7 @@ def test_ready_job_scripts(environment: Environment, script: Script, name: str) 
 @marked(only_mpich)
 def test_the_job_script_with_srun(environment: Environment, script: Script) -> None:
     job_script = str(ROOT / "slurm" / "many_nodes_srun.sbatch")
-    ended = run_job_with_pmi2("--nodes=3", job_script, str(script(ANALYSIS)))
+    ended = run_job("--nodes=3", job_script, str(script(ANALYSIS)))
     assert ended.status == 0, ended
     assert RESULT in ended.log
 
@@ -79,7 +78,7 @@ def test_the_demo_with_mpirun_of_open_mpi(environment: Environment, name: str) -
 def test_the_demo_with_srun_under_mpich(environment: Environment, name: str) -> None:
     skip_without_demo(environment)
     command = f"exec srun -n 5 --mpi=pmi2 python -m mpicluster {ROOT}/scripts/{name}.py"
-    ended = run_job_with_pmi2("--nodes=3", "--ntasks-per-node=2", f"--wrap={command}")
+    ended = run_job("--nodes=3", "--ntasks-per-node=2", f"--wrap={command}")
     assert ended.status == 0, ended
     assert f"{name.capitalize()} finished" in ended.log
 
