@@ -86,7 +86,9 @@ class Client(Everywhere):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.cluster.finishes_forgotten = False
         self.close()
 
     def _register_with_dask(self) -> None:

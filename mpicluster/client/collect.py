@@ -88,7 +88,8 @@ def fire_and_forget(obj: Any) -> None:
     """Have tasks run to their end although nobody keeps their futures.
 
     `obj` is a future, a list of them or a persisted collection. For tasks whose effect matters
-    and whose result does not, like those that write a file.
+    and whose result does not, like those that write a file. A cluster ends after them, unless the
+    script fails.
 
     >>> from mpicluster import fire_and_forget
     >>> fire_and_forget(client.submit(sorted, [2, 1]))

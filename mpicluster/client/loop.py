@@ -8,6 +8,7 @@ does when nobody waits, so that messages move while the script computes.
 import itertools
 import os
 import select
+import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +28,10 @@ from mpicluster.transport.waiting import Ladder
 
 #: Tasks submitted one by one within this time of the last message travel together, in seconds.
 FLUSH_S = 0.0002
+#: How often it is asked whether tasks of `fire_and_forget` have ended, in seconds.
+FORGOTTEN_PAUSE_S = 0.05
+#: A user who waits for longer than this is told what for, in seconds.
+SAY_S = 3.0
 #: Numbers the connections of this process.
 _connections = itertools.count()
 #: How often the background thread looks whether the thread that turns the loop has stopped.
@@ -193,6 +198,25 @@ class ClientLoop:
                 self.on_wait(False)
             with self.lock:
                 self._drivers -= 1
+
+    def finish_forgotten(self) -> None:
+        """Wait for the tasks that somebody has fired and forgotten; say so if that takes long."""
+        said = False
+        started = time.monotonic()
+        while True:
+            with self.lock:
+                request = self.core.ask("forgotten")
+            self.wait_until(lambda request=request: request in self.core.answers)  # type: ignore[misc]
+            count = self.core.answers.pop(request)
+            if not count:
+                return
+            if not said and time.monotonic() - started > SAY_S:
+                said = True
+                print(
+                    f"mpicluster: the script has ended; waiting for {count} tasks that it gave to "
+                    "fire_and_forget.", file=sys.stderr, flush=True,
+                )  # fmt: skip
+            self.wait_until(lambda: False, FORGOTTEN_PAUSE_S)
 
     def flush_soon(self) -> None:
         """Send what was queued: at once after a pause, else together with what follows."""

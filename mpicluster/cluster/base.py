@@ -20,6 +20,8 @@ class Cluster(ABC):
     #: The versions of the packages that the scheduler runs.
     versions: dict[str, str]
 
+    #: Tasks of `fire_and_forget` run to their end before the cluster's; not after an exception.
+    finishes_forgotten = True
     #: There is none; scripts print it.
     dashboard_link = None
 
@@ -92,7 +94,9 @@ class Cluster(ABC):
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.finishes_forgotten = False
         self.close()
 
 

@@ -59,6 +59,7 @@ from mpicluster.transport.mpi import (
 )
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
+from mpicluster.worker.scratch import remove_scratch
 from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, stop_zygote
 
 T = TypeVar("T")
@@ -125,6 +126,8 @@ class Job(Cluster):
         set_current_job(None)
         loop = self._loop
         try:
+            if self.finishes_forgotten and not hasattr(sys, "last_type"):
+                loop.finish_forgotten()
             with loop.lock:
                 loop.core.to_scheduler(m.ClientStopped(stop=True))
             stopped = self._await_stop()
@@ -336,6 +339,7 @@ def _worker_settings(
 def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
     """End this rank: the launcher or the batch system ends all of them."""
     remove_shared_files()
+    remove_scratch()
     os._exit(128 + number)
 
 
@@ -370,6 +374,7 @@ def run_script(script: str, arguments: Sequence[str], options: JobOptions) -> in
         signal.signal(signal.SIGTERM, _terminate)
     status = _run_to_status(script)
     if job is not None:
+        job.finishes_forgotten = status == 0
         job.end(status)
     return status
 

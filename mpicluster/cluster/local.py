@@ -137,11 +137,19 @@ class LocalCluster(Cluster):
             self._loop.wait_until(lambda: core.workers is not None, DISPLAY_WAIT_S, working=False)
 
     def close(self) -> None:
-        """End the workers, their slots and the threads."""
+        """End the workers, their slots and the threads, once what was forgotten has ended."""
         if self._closed:
             return
         self._closed = True
         _open_clusters.discard(self)
+        loop = self._loop
+        try:
+            if self.finishes_forgotten and loop.failure is None and loop.core.workers is not None:
+                loop.finish_forgotten()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         loop = self._loop
         if loop.failure is None:
             with loop.lock:
@@ -177,4 +185,6 @@ _open_clusters: "weakref.WeakSet[LocalCluster]" = weakref.WeakSet()
 def _close_all() -> None:
     """End clusters that a script has left open."""
     for cluster in list(_open_clusters):
+        if hasattr(sys, "last_type"):  # an exception has ended the script
+            cluster.finishes_forgotten = False
         cluster.close()

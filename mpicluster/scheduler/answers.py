@@ -5,7 +5,7 @@ Only reads the records; keys go out as numbers, the client puts the names to the
 
 from typing import Any
 
-from mpicluster.scheduler.records import SchedulerState, TaskRecord, WorkerRecord
+from mpicluster.scheduler.records import FIRE_AND_FORGET, SchedulerState, TaskRecord, WorkerRecord
 
 
 def answer(state: SchedulerState, question: str, arguments: list[Any]) -> Any:
@@ -20,6 +20,8 @@ def answer(state: SchedulerState, question: str, arguments: list[Any]) -> Any:
         return {key: task.nbytes for key, task in _tasks(state, arguments)}
     if question == "info":
         return info(state)
+    if question == "forgotten":
+        return sum(FIRE_AND_FORGET in task.wanted_by for task in state.tasks.values())
     if question == "counts":
         return counts(state)
     if question == "story":

@@ -19,6 +19,8 @@ UNSUITABLE: Final = frozenset({
     "fuse.sshfs", "fuse.glusterfs", "9p", "tmpfs", "ramfs",
 })  # fmt: skip
 _PREFIX: Final = "mpicluster"
+#: Folders that this process has made.
+_made: list[Path] = []
 
 
 def choose_folder(wanted: str, environment: Mapping[str, str], mounts: str) -> Path | None:
@@ -64,4 +66,11 @@ def make_scratch(wanted: str, rank: int) -> Path | None:
             shutil.rmtree(old, ignore_errors=True)
     folder = parent / f"{_PREFIX}-{os.getuid()}-{os.getpid()}-{rank}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _made.append(folder)
     return folder
+
+
+def remove_scratch() -> None:
+    """Remove the folders of this rank, which is about to end by force."""
+    for folder in _made:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,17 @@ import dask
 import pytest
 
 import mpicluster
-from mpicluster import Client, Lock, Queue, Semaphore, Variable, as_completed, get_client
+from mpicluster import (
+    Client,
+    Lock,
+    Queue,
+    Semaphore,
+    Variable,
+    as_completed,
+    fire_and_forget,
+    get_client,
+    wait,
+)  # fmt: skip
 from mpicluster.errors import CancelledError, KilledWorker, MpiclusterError
 
 Pair = namedtuple("Pair", "first second")  # noqa: PYI024  (what users have)
@@ -274,3 +284,41 @@ def test_replicate_refuses_what_has_no_value(client):
     for options in ({"n": 0}, {"n": -1}, {"workers": []}):
         with pytest.raises(ValueError, match="which is none"):
             client.replicate([future], **options)
+
+
+# --- tasks whose futures nobody keeps ---
+
+
+def test_what_was_fired_and_forgotten_runs_before_the_cluster_ends(tmp_path):
+    def write(number):
+        time.sleep(0.1)
+        (tmp_path / str(number)).write_text("done")
+
+    with Client(n_workers=1, threads_per_worker=1) as client:
+        fire_and_forget(client.map(write, range(5)))
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_what_was_forgotten_is_given_up_when_the_script_fails(tmp_path):
+    def write(number):
+        time.sleep(0.2)
+        (tmp_path / str(number)).write_text("done")
+
+    def script():
+        with Client(n_workers=1, threads_per_worker=1) as client:
+            fire_and_forget(client.map(write, range(20)))
+            raise RuntimeError("the script fails")
+
+    with pytest.raises(RuntimeError, match="the script fails"):
+        script()
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+def test_the_error_of_a_persisted_value_reaches_what_is_computed_from_it(client):
+    def fail():
+        raise ValueError("persisted in vain")
+
+    failed = dask.delayed(fail)().persist()
+    wait(failed)
+    with pytest.raises(ValueError, match="persisted in vain"):
+        dask.delayed(abs)(failed).compute()
