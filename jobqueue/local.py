@@ -25,17 +25,25 @@ from jobqueue.system import BatchSystem
 #: and at the limit, or when it is told to end itself, it signals all of them, first TERM, later
 #: KILL.
 _SUPERVISOR = r"""
+stop= child=
+trap 'stop=1; [ -z "$child" ] || kill -TERM "$child"' TERM  # who knows the id may cancel
 read -r -a fields <"/proc/$$/stat" && echo "$$.${fields[21]}"
 exec >>batch.log 2>&1
 limit=$1; shift
-stop=
-trap 'stop=1; kill -TERM "$child"' TERM
 for index in "$@"; do
-    [ -z "$stop" ] || break
+    file=exit-status${index:+-$index}
+    if [ -n "$stop" ]; then
+        printf '143 TERM\n' >"$file"
+        break
+    fi
+    rm -f -- "$file"
     JOBQUEUE_ARRAY_INDEX=$index timeout --kill-after=30 "$limit" bash ./job.sh &
     child=$!
+    [ -z "$stop" ] || kill -TERM "$child"  # told to end while there was no child to tell
     while kill -0 "$child" 2>/dev/null; do wait "$child"; done
     kill -KILL -- "-$child" 2>/dev/null
+    # A script that was told to end before it could listen has left none.
+    [ -z "$stop" ] || [ -e "$file" ] || printf '143 TERM\n' >"$file"
 done
 exit 0
 """

@@ -58,6 +58,16 @@ def test_a_job_that_runs_is_running_and_can_be_cancelled(local: Local, home: Pat
     job.cancel()
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.005, 0.02, 0.05])
+def test_a_job_can_be_cancelled_before_its_script_listens(local: Local, wait_s: float) -> None:
+    """Its shells need some milliseconds to start, in which SIGTERM would end them unheard."""
+    job = local.submit_command_line(["sleep", "60"])
+    time.sleep(wait_s)
+    job.cancel()
+    assert job.wait(30) is JobState.CANCELLED
+    assert job.exit_status == 143
+
+
 def test_a_job_outlives_the_process_that_submitted_it(local: Local, home: Path) -> None:
     code = (
         "from jobqueue import *; import os, signal; "

@@ -5,6 +5,7 @@ from dataclasses import fields
 import pytest
 
 from mpicluster import LocalCluster
+from mpicluster.cluster import local
 from mpicluster.cluster.hosts import parse_memory_limit
 from mpicluster.cluster.job import JobOptions
 from mpicluster.config import _BOUNDS, _TYPES, Config, warn_of_unknown_variables
@@ -78,6 +79,7 @@ def test_numbers_that_make_no_cluster_are_refused(numbers: dict[str, int]) -> No
         LocalCluster(**numbers)
 
 
-def test_a_cluster_that_is_starting_shows_its_workers() -> None:
+def test_a_cluster_that_is_starting_shows_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "DISPLAY_WAIT_S", 60.0)  # the display waits for them, but not long
     with LocalCluster(2, 1) as cluster:
         assert "2 workers with 2 slots" in repr(cluster)
