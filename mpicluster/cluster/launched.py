@@ -62,7 +62,8 @@ def _become_launcher(
 ) -> NoReturn:
     """Be the launcher, which ends when the process that waits for it is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler does not survive execve
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler does not survive execve
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         os.execve(command[0], list(command), {**environment, SPEAKS: "1"})
