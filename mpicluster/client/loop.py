@@ -17,12 +17,13 @@ from contextlib import suppress
 from typing import Any
 
 from mpicluster import messages as m
+from mpicluster.client.copying import copy_frames, fresh_memory
 from mpicluster.client.core import ClientCore
 from mpicluster.client.records import FutureRecord
 from mpicluster.config import Config
 from mpicluster.errors import ClusterClosedError, LostRankError
 from mpicluster.ids import CONNECTIONS_MAX, SCHEDULER_RANK, Key, Rank
-from mpicluster.serialization.frames import frame_offsets, split_frames
+from mpicluster.serialization.frames import split_frames
 from mpicluster.transport.base import Allocate, Transport
 from mpicluster.transport.waiting import Ladder
 
@@ -36,8 +37,6 @@ SAY_S = 3.0
 _connections = itertools.count()
 #: How often the background thread looks whether the thread that turns the loop has stopped.
 DRIVEN_REST_S = 0.005
-#: Bytes read from a file by one system call.
-READ_BYTES = 1 << 28
 #: A value as it arrives at the client: one pickle, or its frames.
 Arrived = bytes | list[memoryview]
 
@@ -283,20 +282,6 @@ class ClientLoop:
         os.close(self._wake_fd)
 
 
-def copy_frames(path: str, offset: int, extents: list[int]) -> list[memoryview]:
-    """Return a copy of the frames that lie in a file."""
-    _, nbytes = frame_offsets(extents)
-    (block,) = fresh_memory([nbytes])
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        done = 0
-        while done < nbytes:
-            done += os.preadv(fd, [block[done : done + READ_BYTES]], offset + done)
-    finally:
-        os.close(fd)
-    return split_frames(block, extents)
-
-
 def _frames(message: m.LargeValueSent) -> list[memoryview]:
     """Return the frames of a value that has come in one piece or in several."""
     if len(message.buffers) == len(message.extents):
@@ -308,11 +293,3 @@ def _frames(message: m.LargeValueSent) -> list[memoryview]:
 def allocate_for_client(message: Any) -> list[memoryview]:
     """Return memory for a value that comes to the client."""
     return fresh_memory(message.pieces)
-
-
-def fresh_memory(sizes: list[int]) -> list[memoryview]:
-    """Return memory that is not zeroed, in pieces of these sizes in bytes."""
-    import numpy as np
-
-    blocks: list[Any] = [np.empty(nbytes, dtype="u1") for nbytes in sizes]
-    return [memoryview(block).cast("B") for block in blocks]
