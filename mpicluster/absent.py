@@ -80,6 +80,24 @@ OF_CLIENTS: Final = {
     "scheduler": "The scheduler is rank 0: ask it by `client.scheduler_info()`.",
 }  # fmt: skip
 
+#: What scripts may ask of a future.
+OF_FUTURES: Final = {
+    "retry": _RETRY,
+    "type": "Values are not looked at on their way: ask `client.submit(type, future)`.",
+}
+
+#: What tasks may ask of their worker.
+OF_TASK_WORKERS: Final = {
+    **dict.fromkeys(
+        ("data", "state", "scheduler", "executor", "plugins", "log_event", "client", "get_client"),
+        "It tells where a task runs, no more: `get_client()` is the task's client, and its values "
+        "are its arguments.",
+    ),
+    **dict.fromkeys(("nthreads", "memory_limit", "resources"),
+                    "`get_client().scheduler_info()` tells it of all workers."),
+    "local_directory": "A task has no folder of its own: use the `tempfile` module.",
+}  # fmt: skip
+
 #: What scripts may ask of a cluster.
 OF_CLUSTERS: Final = {
     **dict.fromkeys(("scale", "scale_up", "scale_down", "adapt", "plan", "start_worker"), _SIZE),

@@ -298,7 +298,7 @@ class AcquireValues(Message):
 
 @dataclass(slots=True)
 class StopWorker(Message):
-    """End the slots, remove scratch, answer `WorkerStopped` and leave."""
+    """End the slots, answer `WorkerStopped` and leave."""
 
 
 @dataclass(slots=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mpicluster.absent import OF_TASK_WORKERS, refuse_attribute
 from mpicluster.client.client import Client
 from mpicluster.client.future import pickled_futures
 from mpicluster.client.loop import ClientLoop, allocate_for_client
@@ -39,6 +40,19 @@ class TaskWorker:
     #: The name under which the task is counted.
     task: str
 
+    @property
+    def id(self) -> Rank:
+        """The rank."""
+        return self.name
+
+    @property
+    def address(self) -> str:
+        """The rank, as the addresses of `distributed` are written."""
+        return f"mpi://{self.name}"
+
+    def __getattr__(self, name: str) -> Any:
+        refuse_attribute(self, name, OF_TASK_WORKERS)
+
 
 def get_worker() -> TaskWorker:
     """Return the worker that runs this task.
@@ -54,6 +68,11 @@ def get_worker() -> TaskWorker:
         raise ValueError("There is no worker here: get_worker() is for code inside tasks.")
     name = slot.current[4] if slot.current is not None else ""
     return TaskWorker(slot.settings.rank, slot.settings.host, slot.settings.index, name)
+
+
+def call_with_worker(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function with the worker on which it runs."""
+    return function(*args, dask_worker=get_worker(), **kwargs)
 
 
 def get_client(address: Any = None, timeout: Any = None) -> Client:  # noqa: ARG001  (distributed's)

@@ -116,7 +116,7 @@ def show_values(client: Client, kept: Any) -> None:
         "Values stay where they were computed; the scheduler knows where each one is. Tasks that "
         "use a partition will go to the worker that holds it."
     )
-    who_has, nbytes = client.who_has(kept), client.nbytes(kept)
+    who_has, nbytes = client.who_has(kept), client.nbytes(kept, summary=False)
     say("client.who_has(frame): which workers hold each partition.")
     found = table("partition", "workers", "size.")
     for key in sorted(who_has):

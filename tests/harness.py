@@ -172,12 +172,6 @@ def shared_files() -> set[str]:
         for folder, pattern in (("/dev/shm", "*"), ("/tmp", "mpicluster-*"))
         for path in Path(folder).glob(pattern)
     }
-    # Scratch is named mpicluster-<user>-<process>-<rank>.
-    found = {
-        path
-        for path in found
-        if not path.startswith("/tmp/") or not Path("/proc", path.split("-")[2]).exists()
-    }
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
             text = maps.read_text()

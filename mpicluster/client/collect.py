@@ -105,8 +105,8 @@ class as_completed:  # noqa: N801  (the name that users of distributed know)
     """Iterate over futures in the order in which they are done; more may be added meanwhile.
 
     With `with_results` it yields `(future, result)`. With `raise_errors=False` a failed future
-    comes with its exception in the place of the result. Raises `TimeoutError` when no future is
-    done within `timeout` (seconds, or a text like "10s").
+    comes with `(type, exception, traceback)` in the place of its result. Raises `TimeoutError` when
+    no future is done within `timeout` (seconds, or a text like "10s").
 
     >>> from mpicluster import as_completed
     >>> sorted(future.result() for future in as_completed(client.map(abs, [-1, -2])))
@@ -201,7 +201,8 @@ class as_completed:  # noqa: N801  (the name that users of distributed know)
             return future
         record = future._record  # noqa: SLF001
         if record.status is ERROR and not self.raise_errors:
-            return future, error_of(record)
+            error = error_of(record)
+            return future, (type(error), error, future.traceback())
         return future, future.result()
 
     def next_batch(self, block: bool = True) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,14 @@ from mpicluster.serialization.frames import dumps, loads
 from mpicluster.versions import differences, installed_versions, local_versions
 
 
+def takes_worker(function: Callable[..., Any]) -> bool:
+    """Return whether a function wants to be told its worker, as `distributed` does it."""
+    try:
+        return "dask_worker" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False  # some built-in functions have no signature
+
+
 class Everywhere(Submitting):
     """The methods of a client that concern each worker."""
 
@@ -22,13 +31,19 @@ class Everywhere(Submitting):
     ) -> Any:  # fmt: skip
         """Run a function now, beside all tasks, in every slot of each worker.
 
-        Returns {rank: result of one slot}. With `on_error="return"` an exception takes the place
+        Returns {rank: result of one slot}. A function with a parameter `dask_worker` gets what
+        `get_worker()` returns there. With `on_error="return"` an exception takes the place
         of the result, with `"ignore"` the worker is left out.
         """
         if on_error not in ("raise", "return", "ignore"):
             raise ValueError(
                 f"on_error is {on_error!r}; it must be 'raise', 'return' or 'ignore'."
             )
+        name = getattr(function, "__name__", "function")
+        if takes_worker(function) and "dask_worker" not in kwargs:
+            from mpicluster.tasks import call_with_worker  # it needs clients itself
+
+            function, args = call_with_worker, (function, *args)
         code = dumps((function, args, kwargs))
         requests: dict[int, int] = {}
         with self.lock:
@@ -55,7 +70,7 @@ class Everywhere(Submitting):
             elif ran.error is None:
                 results[rank] = loads(ran.value)
             elif on_error == "raise":
-                raise from_error(ran.error, getattr(function, "__name__", "function"))
+                raise from_error(ran.error, name)
             elif on_error == "return":
                 results[rank] = from_error(ran.error)
         return results

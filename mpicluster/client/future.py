@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from mpicluster.absent import OF_FUTURES, refuse_attribute
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.errors import CancelledError
 from mpicluster.ids import Key
@@ -137,6 +138,9 @@ class Future:
         if noted is not None:
             noted.append(self)
         return _rebind, (self._record.key, self._record.name)
+
+    def __getattr__(self, name: str) -> Any:
+        refuse_attribute(self, name, OF_FUTURES)
 
     # Two futures of one key are two references, so they are told apart; dask's class compares keys.
     __hash__ = object.__hash__

@@ -61,9 +61,17 @@ class Inspection(ClientBase):
         found = self.ask("processing", self._ranks(workers))
         return {rank: [self._name(key) for key in keys] for rank, keys in found.items()}
 
-    def nbytes(self, futures: Any = None) -> dict[Hashable, int]:
-        """Return {key: size of its value in bytes}."""
-        return self._ask_about("nbytes", futures)
+    def nbytes(self, keys: Any = None, summary: bool = True) -> dict[Hashable, int]:
+        """Return how many bytes some or all values have: {prefix: their sum}, or {key: bytes}
+        without `summary`. `keys` are futures.
+        """
+        if not summary:
+            return self._ask_about("nbytes", keys)
+        numbers = self._keys_of(keys)
+        if keys is not None and not numbers:
+            return {}
+        sums: dict[Hashable, int] = self.ask("nbytes_of_prefixes", numbers)
+        return sums
 
     def nthreads(self, workers: Any = None) -> dict[Rank, int]:
         """Return {rank: how many tasks it runs at the same time}."""
@@ -76,11 +84,14 @@ class Inspection(ClientBase):
     def scheduler_info(self, n_workers: int = -1) -> dict[str, Any]:  # noqa: ARG002
         """Return the workers with sizes and metrics, and the counts of tasks by state and prefix.
 
-        Sizes are in bytes, times in seconds.
+        `workers` are known by their ranks. Sizes are in bytes, times in seconds.
         """
         info = self.ask("info")
-        for worker in info["workers"].values():
-            worker["nthreads"] = worker["slots"]
+        for rank, worker in info["workers"].items():
+            worker.update(
+                type="Worker", id=rank, name=rank, nthreads=worker["slots"],
+                status="paused" if worker["paused"] else "running",
+            )  # fmt: skip
         return {"type": "Scheduler", "address": "mpi://0", **info}
 
     def story(self, *futures: Any) -> list[list[Any]]:

@@ -59,7 +59,6 @@ from mpicluster.transport.mpi import (
 )
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
-from mpicluster.worker.scratch import remove_scratch
 from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, stop_zygote
 
 T = TypeVar("T")
@@ -339,7 +338,6 @@ def _worker_settings(
 def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
     """End this rank: the launcher or the batch system ends all of them."""
     remove_shared_files()
-    remove_scratch()
     os._exit(128 + number)
 
 

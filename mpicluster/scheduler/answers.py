@@ -18,6 +18,11 @@ def answer(state: SchedulerState, question: str, arguments: list[Any]) -> Any:
         return {rank: list(worker.processing) for rank, worker in _chosen(state, arguments)}
     if question == "nbytes":
         return {key: task.nbytes for key, task in _tasks(state, arguments)}
+    if question == "nbytes_of_prefixes":
+        sums: dict[str, int] = {}
+        for _, task in _tasks(state, arguments):
+            sums[task.prefix] = sums.get(task.prefix, 0) + task.nbytes
+        return sums
     if question == "info":
         return info(state)
     if question == "forgotten":

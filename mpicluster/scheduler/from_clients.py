@@ -78,7 +78,7 @@ class FromClients(CoreBase):
                 lifecycle.become_ready(state, task, "submitted")
                 continue
             if lost is not None:
-                lifecycle.become_erred(state, task, forgotten_input_error(task, lost), "submitted")
+                lifecycle.become_erred(state, task, forgotten_input_error(task), "submitted")
             elif group is not None and not group.workers:
                 lifecycle.become_erred(state, task, no_worker_error(task), "submitted")
             else:

@@ -3,7 +3,6 @@
 The errors that the scheduler itself finds; they travel by the name of their class.
 """
 
-from mpicluster.ids import Key
 from mpicluster.messages import NO_OPTIONS, ErrorColumns
 from mpicluster.scheduler.records import TaskRecord, WorkerRecord
 
@@ -25,11 +24,11 @@ def released_value_error() -> ErrorColumns:
     return [b"", "LostValueError", text, b"", "", -1, ""]
 
 
-def forgotten_input_error(task: TaskRecord, key: Key) -> ErrorColumns:
+def forgotten_input_error(task: TaskRecord) -> ErrorColumns:
     """Return the error of a task one of whose inputs has been released."""
     text = (
-        f"The task {task.prefix!r} needs the value {key}, which has been released or cancelled. "
-        "Keep a future of every value that later tasks use."
+        f"The task {task.prefix!r} needs a value that has been released or cancelled. Keep a "
+        "future of every value that later tasks use."
     )
     return [b"", "LostValueError", text, b"", "", -1, ""]
 

@@ -5,7 +5,6 @@ the core decide, send, carry out its effects, pause.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.core import WorkerCore
 from mpicluster.worker.memory_watch import MemoryWatch
 from mpicluster.worker.relay import ClientRelay
-from mpicluster.worker.scratch import make_scratch
+from mpicluster.worker.scratch import open_scratch
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
 from mpicluster.worker.slots import SlotLink, SlotPool, Zygote, describe_end
@@ -62,7 +61,7 @@ class WorkerLoop:
         )
         cache_bytes = min(config.segment_cache_bytes, settings.memory_limit // 4)
         arena = Arena(settings.memory_limit, cache_bytes)
-        self.store = Store(arena, partial(make_scratch, config.scratch, transport.rank))
+        self.store = Store(arena, partial(open_scratch, config.scratch))
         self.values = ValueTraffic(self.store, transport, home)
         self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
         board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
@@ -487,5 +486,3 @@ class WorkerLoop:
         self.values.sharing.close()
         self.store.arena.close()
         os.close(self._board_fd)
-        if self.store.scratch is not None:
-            shutil.rmtree(self.store.scratch, ignore_errors=True)

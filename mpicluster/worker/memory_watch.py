@@ -84,8 +84,8 @@ class MemoryWatch:
             if not self._complained:
                 self._complained = True
                 print(
-                    f"mpicluster: values cannot be moved to {self._store.scratch}: {error}. They "
-                    "stay in memory; name a larger disk with --scratch.",
+                    f"mpicluster: values cannot be moved to scratch: {error}. They stay in memory; "
+                    "name another disk with --scratch.",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
 

@@ -5,11 +5,15 @@ network file system, where all hosts would spill to the same servers, and never 
 memory.
 """
 
+import errno
 import os
-import shutil
+import tempfile
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from mpicluster.worker.segments import CLOSED, Segment, SegmentFile, punch_hole, size_class
 
 #: Folders that batch systems make for a job on local disks, the most specific first.
 FOLDER_VARIABLES: Final = ("SLURM_TMPDIR", "PBS_JOBDIR", "LSF_TMPDIR", "TMPDIR")
@@ -19,8 +23,8 @@ UNSUITABLE: Final = frozenset({
     "fuse.sshfs", "fuse.glusterfs", "9p", "tmpfs", "ramfs",
 })  # fmt: skip
 _PREFIX: Final = "mpicluster"
-#: Folders that this process has made.
-_made: list[Path] = []
+#: Bytes written by one system call.
+WRITE_BYTES: Final = 1 << 26
 
 
 def choose_folder(wanted: str, environment: Mapping[str, str], mounts: str) -> Path | None:
@@ -55,22 +59,82 @@ def file_system(folder: Path, mounts: str) -> str:
     return kind
 
 
-def make_scratch(wanted: str, rank: int) -> Path | None:
-    """Return a new folder of this rank, and remove those of ranks that ended without doing so."""
-    parent = choose_folder(wanted, os.environ, Path("/proc/mounts").read_text())
-    if parent is None:
+class ScratchFile(SegmentFile):
+    """The values of one worker that are on disk, as segments of one file.
+
+    The file has no name, so the system removes it with the last process that has it open, however
+    that ends. It is sparse: the space of a segment is given back when nobody uses it any more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(open_unnamed(folder))
+        self.folder = folder
+        #: {capacity: [offset, ...]} of free ranges; classes of sizes, as in the arena.
+        self._free: dict[int, list[int]] = defaultdict(list)
+        self._end = 0
+        #: How many segments are in use.
+        self._used = 0
+
+    def write(self, source: memoryview) -> Segment:
+        """Return a segment with a copy of these bytes."""
+        segment = self._allocate(len(source))
+        position = 0
+        try:
+            while position < len(source):
+                part = source[position : position + WRITE_BYTES]
+                position += os.pwrite(self.fd, part, segment.offset + position)
+        except OSError as error:
+            segment.let_go()
+            raise OSError(error.errno, error.strerror, str(self.folder)) from error
+        return segment
+
+    def _allocate(self, nbytes: int) -> Segment:
+        capacity = size_class(nbytes)
+        ranges = self._free.get(capacity)
+        if ranges:
+            offset = ranges.pop()
+        else:
+            offset = self._end
+            self._end += capacity
+        self._used += 1
+        return Segment(self, offset, capacity, nbytes)
+
+    def free(self, segment: Segment) -> None:
+        """Give the disk space of a segment back."""
+        if self.fd == CLOSED:
+            return
+        self._used -= 1
+        if not self._used:
+            os.truncate(self.fd, 0)
+            self._free.clear()
+            self._end = 0
+            return
+        self._free[segment.capacity].append(segment.offset)
+        try:
+            punch_hole(self.fd, segment.offset, segment.capacity)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            # This file system cannot: the range is used again for the next value of its size.
+
+
+def open_unnamed(folder: Path) -> int:
+    """Return a file in a folder that no other process can find by a name."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # Some file systems cannot; EISDIR: nor does the system know the flag (open(2)).
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    fd, path = tempfile.mkstemp(prefix=f"{_PREFIX}-", dir=folder)
+    Path(path).unlink()
+    return fd
+
+
+def open_scratch(wanted: str) -> ScratchFile | None:
+    """Return a new file for values, in the folder that is `wanted`; None if no disk is suitable."""
+    folder = choose_folder(wanted, os.environ, Path("/proc/mounts").read_text())
+    if folder is None:
         return None
-    for old in parent.glob(f"{_PREFIX}-{os.getuid()}-*"):
-        pid = old.name.split("-")[2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-    folder = parent / f"{_PREFIX}-{os.getuid()}-{os.getpid()}-{rank}"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _made.append(folder)
-    return folder
-
-
-def remove_scratch() -> None:
-    """Remove the folders of this rank, which is about to end by force."""
-    for folder in _made:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return ScratchFile(folder)

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 PAGE: Final = mmap.PAGESIZE
+#: In place of a descriptor that is closed. A message that leaves late frees its segment after that,
+#: when the number may stand for another file.
+CLOSED: Final = -1
 #: The arena's address space, as a multiple of the memory that the rank may use.
 ARENA_FACTOR: Final = 16
 ARENA_BYTES_MIN: Final = 1 << 36
@@ -92,6 +95,34 @@ def size_class(nbytes: int) -> int:
     return -(-pages // step) * step * PAGE
 
 
+class SegmentFile:
+    """A file of segments that is mapped piece by piece, to be read."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @property
+    def path(self) -> str:
+        """Where other processes of this user can open it, whether it has a name or not."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def view(self, segment: Segment) -> memoryview:
+        """Return the bytes of a segment, to be sent."""
+        mapped = mmap.mmap(
+            self.fd, segment.nbytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=segment.offset
+        )
+        return memoryview(mapped)
+
+    def place(self, segment: Segment) -> Place:
+        """Return where slots map a segment from."""
+        return self.path, segment.offset
+
+    def close(self) -> None:
+        """Close the file; what is mapped stays mapped."""
+        fd, self.fd = self.fd, CLOSED
+        os.close(fd)
+
+
 class Arena:
     """All segments of one worker."""
 
@@ -112,7 +143,6 @@ class Arena:
         self._end = 0
         #: Bytes of the segments in use.
         self.nbytes = 0
-        self._fallocate = CDLL(None, use_errno=True).fallocate
 
     @property
     def warm_nbytes(self) -> int:
@@ -179,6 +209,8 @@ class Arena:
 
     def free(self, segment: Segment) -> None:
         """Keep the pages of a segment for the next value, if there are not too many already."""
+        if self.fd == CLOSED:
+            return
         capacity = segment.capacity
         self.nbytes -= capacity
         if self._warm_bytes + capacity <= self._cache_bytes:
@@ -198,12 +230,8 @@ class Arena:
         self._warm_bytes = 0
 
     def _punch(self, offset: int, nbytes: int) -> None:
-        """Give the pages of a range back to the system (fallocate(2))."""
-        result = self._fallocate(
-            c_int(self.fd), c_int(_PUNCH_HOLE), c_longlong(offset), c_longlong(nbytes)
-        )
-        if result:
-            raise OSError(get_errno(), os.strerror(get_errno()))
+        """Give the pages of a range back to the system."""
+        punch_hole(self.fd, offset, nbytes)
 
     def close(self) -> None:
         """Give everything back; views that others still hold keep the memory alive."""
@@ -213,4 +241,12 @@ class Arena:
         except BufferError:
             # A message that was never taken still refers to a segment; the process ends soon.
             self._map = None  # type: ignore[assignment]
-        os.close(self.fd)
+        fd, self.fd = self.fd, CLOSED
+        os.close(fd)
+
+
+def punch_hole(fd: int, offset: int, nbytes: int) -> None:
+    """Give the pages or the disk space of a part of a file back (fallocate(2))."""
+    fallocate = CDLL(None, use_errno=True).fallocate
+    if fallocate(c_int(fd), c_int(_PUNCH_HOLE), c_longlong(offset), c_longlong(nbytes)):
+        raise OSError(get_errno(), os.strerror(get_errno()))

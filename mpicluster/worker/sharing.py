@@ -6,47 +6,28 @@ the range as they map their own worker's, and it gives the segment back when nob
 any more. Open files keep the memory alive, so a lender that is lost takes nothing away.
 """
 
-import mmap
 import os
 from collections.abc import Callable
 
 from mpicluster import messages as m
 from mpicluster.ids import Key, Rank
 from mpicluster.transport.base import Transport
-from mpicluster.worker.segments import Place, Segment
+from mpicluster.worker.segments import Segment, SegmentFile
 from mpicluster.worker.store import LargeValue
 
 
-class BorrowedArena:
-    """Another rank's arena, open here."""
+class BorrowedArena(SegmentFile):
+    """Another rank's arena, open here: slots reach it by way of this process, which may outlive the
+    lender.
+    """
 
     def __init__(self, path: str, on_free: Callable[[Segment], None]) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         self._on_free = on_free
-
-    @property
-    def path(self) -> str:
-        """Where other processes open it: by way of this one, which may outlive the lender."""
-        return f"/proc/{os.getpid()}/fd/{self.fd}"
-
-    def view(self, segment: Segment) -> memoryview:
-        """Return the bytes of a segment, to be sent to a rank of another host."""
-        mapped = mmap.mmap(
-            self.fd, segment.nbytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=segment.offset
-        )
-        return memoryview(mapped)
-
-    def place(self, segment: Segment) -> Place:
-        """Return where slots map a segment from."""
-        return self.path, segment.offset
 
     def free(self, segment: Segment) -> None:
         """Give a segment back to the rank that lent it."""
         self._on_free(segment)
-
-    def close(self) -> None:
-        """Close the file; what is mapped stays mapped."""
-        os.close(self.fd)
 
 
 class Sharing:

@@ -217,12 +217,9 @@ class Slot:
         if isinstance(found, bytes):
             return pickle.loads(found)
         place, extents = found
-        if isinstance(place, str):
-            mapping = _map_file(place)
-        else:
-            place = to_place(place)
-            mapping = self._map(place, extents)
-            mappings.append((place, mapping))
+        place = to_place(place)
+        mapping = self._map(place, extents)
+        mappings.append((place, mapping))
         return from_frames(split_frames(memoryview(mapping), extents))
 
     def _load_shared(self, key: int) -> Any:
@@ -246,7 +243,7 @@ class Slot:
                 mappings.append(self._shared_mappings.pop(key)[1])
 
     def _map(self, place: Place, extents: list[int]) -> mmap.mmap:
-        """Map a value from this worker's arena, or from one that it borrows from."""
+        """Map a value from this worker's arena, or from a file that the worker has open."""
         if isinstance(place, int):
             return _map_privately(self.arena_fd, frame_offsets(extents)[1], place)
         path, offset = place
@@ -356,11 +353,8 @@ class Slot:
 
     def map_for_client(self, place: Any, extents: list[int]) -> list[memoryview]:
         """Return the frames of a large value that a client here has asked for."""
-        if isinstance(place, str):
-            mapping = _map_file(place)
-        else:
-            mapping = self._map(to_place(place), extents)
-            self.mapped.setdefault(to_place(place), []).append(mapping)
+        mapping = self._map(to_place(place), extents)
+        self.mapped.setdefault(to_place(place), []).append(mapping)
         return split_frames(memoryview(mapping), extents)
 
     # --- the control thread ---
@@ -411,15 +405,6 @@ def _closes(mapping: mmap.mmap) -> bool:
 def _map_privately(fd: int, nbytes: int, offset: int) -> mmap.mmap:
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     return mmap.mmap(fd, nbytes, mmap.MAP_PRIVATE, protection, offset=offset)
-
-
-def _map_file(path: str) -> mmap.mmap:
-    """Map a value in scratch; the mapping outlives the file, so nobody is told of it."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _map_privately(fd, os.fstat(fd).st_size, 0)
-    finally:
-        os.close(fd)
 
 
 #: The slot of this process, None in all others.

@@ -6,7 +6,7 @@ A packet is its length (8 bytes) and a msgpack array of messages. A ticket is th
 run of a task; it is never used twice, so a late result cannot be taken for another.
 
 A value on these sockets is bytes (one pickle) or `[place, extents]`: a range of the arena, or, as
-an input, of an arena that the worker borrows from, or a file in scratch.
+an input, of another file that the worker has open: an arena that it borrows from, or its scratch.
 """
 
 import mmap

@@ -1,22 +1,17 @@
 """Where are the values of this worker, and how large are they?
 
-A value is bytes (one pickle), a segment with frames, or a file with frames in scratch. A file is
-used in place: slots and sends map it, so nothing is ever read back into memory as a whole. The
-store is told what to keep, to spill and to drop; it decides nothing.
+A value is bytes (one pickle) or a segment with frames: of this worker's arena, of another's that it
+borrows from, or of a file in scratch. A segment on disk is used in place like the others: slots and
+sends map it, so nothing is ever read back into memory as a whole. The store is told what to keep,
+to spill and to drop; it decides nothing.
 """
 
-import mmap
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from mpicluster.ids import Key, NBytes
-from mpicluster.serialization.frames import frame_offsets
+from mpicluster.worker.scratch import ScratchFile
 from mpicluster.worker.segments import Arena, Segment
-
-#: Bytes written to a file by one system call.
-_WRITE_BYTES = 1 << 26
 
 
 @dataclass(slots=True, eq=False)
@@ -32,42 +27,23 @@ class LargeValue:
         return self.segment.nbytes
 
 
-@dataclass(slots=True, eq=False)
-class SpilledValue:
-    """Frames that lie in a file, as they lay in their segment."""
-
-    path: Path
-    extents: list[NBytes]
-
-    @property
-    def nbytes(self) -> NBytes:
-        """The size of the value."""
-        return frame_offsets(self.extents)[1]
-
-    def map(self) -> mmap.mmap:
-        """Return the file's content as memory."""
-        with self.path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-
-
-StoredValue = bytes | LargeValue | SpilledValue
+StoredValue = bytes | LargeValue
 
 
 class Store:
     """The values of one worker."""
 
-    def __init__(self, arena: Arena, make_scratch: Callable[[], Path | None]) -> None:
+    def __init__(self, arena: Arena, open_scratch: Callable[[], ScratchFile | None]) -> None:
         self.arena = arena
-        self._make_scratch = make_scratch
-        #: The folder for spilled values; made for the first of them, so that most jobs have none.
-        self.scratch: Path | None = None
+        self._open_scratch = open_scratch
+        #: The file of spilled values; made for the first of them, so that most jobs have none.
+        self.scratch: ScratchFile | None = None
         #: The longest unused first.
         self.values: dict[Key, StoredValue] = {}
         #: Bytes of all values, of those in scratch, and of those in another rank's memory.
         self.nbytes: NBytes = 0
         self.spilled_nbytes: NBytes = 0
         self.borrowed_nbytes: NBytes = 0
-        self._files = 0
 
     def __contains__(self, key: Key) -> bool:
         return key in self.values
@@ -100,20 +76,23 @@ class Store:
         value = self.values.pop(key, None)
         if value is not None:
             self.nbytes -= size_of(value)
-            if isinstance(value, SpilledValue):
-                self.spilled_nbytes -= value.nbytes
+            if self._is_spilled(value):
+                self.spilled_nbytes -= size_of(value)
             elif self._is_borrowed(value):
                 self.borrowed_nbytes -= size_of(value)
             self._let_go(value)
 
+    def _is_spilled(self, value: StoredValue) -> bool:
+        return isinstance(value, LargeValue) and value.segment.arena is self.scratch
+
     def _is_borrowed(self, value: StoredValue) -> bool:
-        return isinstance(value, LargeValue) and value.segment.arena is not self.arena
+        return isinstance(value, LargeValue) and value.segment.arena not in (
+            self.arena, self.scratch
+        )  # fmt: skip
 
     def _let_go(self, value: StoredValue) -> None:
         if isinstance(value, LargeValue):
             value.segment.let_go()
-        elif isinstance(value, SpilledValue):
-            value.path.unlink(missing_ok=True)  # who has it mapped keeps it
 
     def spill(self, nbytes: NBytes) -> NBytes:
         """Move values that nobody uses now to scratch, the longest unused first.
@@ -123,46 +102,33 @@ class Store:
         """
         moved = 0
         if self.scratch is None:
-            self.scratch = self._make_scratch()
+            self.scratch = self._open_scratch()
         if self.scratch is None:
             return moved
         idle = [
             (key, value)
             for key, value in self.values.items()
             if isinstance(value, LargeValue)
+            and value.segment.arena is self.arena
             and value.segment.users == 1
-            and not self._is_borrowed(value)
         ]
         for key, value in idle:
             if moved >= nbytes:
                 break
-            self.values[key] = self._write(self.scratch, value)
+            written = self.scratch.write(value.segment.view())
+            self.values[key] = LargeValue(written, value.extents)
             self.spilled_nbytes += value.nbytes
             moved += value.nbytes
             value.segment.let_go()
         return moved
 
-    def _write(self, scratch: Path, value: LargeValue) -> SpilledValue:
-        self._files += 1
-        path = scratch / f"{self._files}"
-        view = value.segment.view()
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                position = 0
-                while position < len(view):
-                    position += os.write(fd, view[position : position + _WRITE_BYTES])
-            finally:
-                os.close(fd)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        return SpilledValue(path, value.extents)
-
     def close(self) -> None:
         """Drop everything."""
         for key in list(self.values):
             self.drop(key)
+        if self.scratch is not None:
+            self.scratch.close()
+            self.scratch = None
 
 
 def size_of(value: StoredValue) -> NBytes:

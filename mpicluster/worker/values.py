@@ -16,7 +16,7 @@ from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.records import LocalTask
 from mpicluster.worker.segments import Place, Segment, to_place
 from mpicluster.worker.sharing import Sharing
-from mpicluster.worker.store import LargeValue, SpilledValue, Store, StoredValue, size_of
+from mpicluster.worker.store import LargeValue, Store, StoredValue, size_of
 
 
 class ValueTraffic:
@@ -57,8 +57,6 @@ class ValueTraffic:
                 small.keys.append(key)
                 small.values.append(value)
                 self.sent_nbytes += len(value)
-            elif isinstance(value, SpilledValue):
-                answers.append(_spilled(request, key, value))
             elif share:
                 answers.append(self.sharing.lend(rank, request, key, value))
             else:
@@ -136,15 +134,13 @@ class ValueTraffic:
                 inputs.append(key)
                 continue
             value = self.store.get(key)
-            if not isinstance(value, SpilledValue) and kept.is_second_use(key):
+            if kept.is_second_use(key):
                 kept.keep(key, self._lend(slot, value))
                 inputs.append(key)
             elif isinstance(value, LargeValue):
                 value.segment.hold()
                 held.append(value.segment)
                 inputs.append([value.segment.place, value.extents])
-            elif isinstance(value, SpilledValue):
-                inputs.append([str(value.path), value.extents])
             else:
                 inputs.append(value)
         if held:
@@ -171,8 +167,6 @@ class ValueTraffic:
                 value.segment.hold()
                 kept[place] = value.segment
             return place, value.extents
-        if isinstance(value, SpilledValue):
-            return str(value.path), value.extents
         return value
 
     # --- from slots ---
@@ -216,12 +210,6 @@ class ValueTraffic:
             *self._mapped.pop(slot, {}).values(), *self._lent.pop(slot, {}).values()
         ):  # fmt: skip
             segment.let_go()
-
-
-def _spilled(request: int, key: Key, value: SpilledValue) -> m.LargeValueSent:
-    """Send a value straight from its file."""
-    view = memoryview(value.map())
-    return m.LargeValueSent(request, key, value.extents, [len(view)], [view])
 
 
 def _arrival(message: LargeMessage) -> tuple[int, Key]:

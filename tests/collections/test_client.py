@@ -4,6 +4,7 @@ import concurrent.futures
 import gc
 import time
 from collections import OrderedDict, defaultdict, namedtuple
+from types import TracebackType
 
 import dask
 import pytest
@@ -18,6 +19,7 @@ from mpicluster import (
     as_completed,
     fire_and_forget,
     get_client,
+    get_worker,
     wait,
 )  # fmt: skip
 from mpicluster.errors import CancelledError, KilledWorker, MpiclusterError
@@ -111,6 +113,10 @@ def test_names_of_distributed_that_are_absent_are_explained(client):
         mpicluster.performance_report  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         mpicluster.nonsense  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no 'retry', .* `retries=`"):
+        client.submit(abs, -1).retry()
+    with pytest.raises(AttributeError, match=r"no 'data', .* values are its arguments"):
+        client.submit(lambda: get_worker().data).result()
     with pytest.raises(AttributeError, match=r"no 'upload_file', .* on PYTHONPATH"):
         client.upload_file("module.py")
     with pytest.raises(AttributeError, match=r"no 'scale', .* is fixed when it starts"):
@@ -208,7 +214,31 @@ def test_questions_about_no_futures_have_empty_answers(client):
     assert client.who_has([]) == {}
     assert client.nbytes([]) == {}
     assert list(client.who_has([future])) == [future.key]
-    assert list(client.nbytes()) == [future.key]
+    assert list(client.nbytes(summary=False)) == [future.key]
+    assert list(client.nbytes()) == ["abs"]
+    assert client.nbytes([future]) == {"abs": client.nbytes(summary=False)[future.key]}
+
+
+def test_failed_futures_of_as_completed_come_with_what_was_raised(client):
+    [(future, raised)] = as_completed(
+        [client.submit(divmod, 1, 0)], with_results=True, raise_errors=False
+    )
+    kind, error, trace = raised
+    assert (kind, type(error)) == (ZeroDivisionError, ZeroDivisionError)
+    assert future.status == "error"
+    assert isinstance(trace, TracebackType)
+
+
+def test_functions_run_on_workers_are_told_their_worker(client):
+    def place(word, dask_worker):
+        return word, dask_worker.id, dask_worker.address
+
+    ranks = list(client.nthreads())
+    assert client.run(place, "at") == {rank: ("at", rank, f"mpi://{rank}") for rank in ranks}
+    workers = client.scheduler_info()["workers"]
+    assert [(w["type"], w["id"], w["name"], w["status"]) for w in workers.values()] == [
+        ("Worker", rank, rank, "running") for rank in ranks
+    ]
 
 
 # --- containers ---

@@ -142,6 +142,7 @@ with Client() as client:
 def test_values_that_do_not_fit_go_to_scratch(runner: Runner, program: Program) -> None:
     script = program(
         """
+import os, sys, time
 import numpy as np
 from mpicluster import Client
 with Client() as client:
@@ -150,13 +151,22 @@ with Client() as client:
     info = client.scheduler_info()["workers"].values()
     print(sum(worker["nbytes"] for worker in info) > 1_100_000_000)
     print(sum(float(block.result()[7]) for block in blocks))
+    def spilled():
+        info = client.scheduler_info()["workers"].values()
+        return sum(worker["metrics"]["spilled_bytes"] for worker in info)
+    while spilled() < 400_000_000:
+        time.sleep(0.1)
+    # No rank, however it ends, can leave behind what has no name.
+    print(os.listdir(sys.argv[1]))
 """
     )
-    words = runner.mpi_words(4, script)
-    words[words.index("run") + 1 : words.index("run") + 1] = ["--memory-limit", "500MB"]
+    folder = runner.folder / "scratch"
+    words = [*runner.mpi_words(4, script), str(folder)]
+    options = ["--memory-limit", "500MB", "--scratch", str(folder)]
+    words[words.index("run") + 1 : words.index("run") + 1] = options
     ended = runner.run(*words, timeout=100)
     assert ended.status == 0, ended
-    assert ended.stdout.splitlines() == ["552", "True", "276.0"], ended
+    assert ended.stdout.splitlines() == ["552", "True", "276.0", "[]"], ended
 
 
 def test_a_task_that_grows_too_large_fails_alone(runner: Runner, program: Program) -> None:

@@ -1,16 +1,21 @@
 """What does a worker decide about its memory, and where does it spill?"""
 
+import errno
+import os
+import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mpicluster.config import Config
 from mpicluster.serialization.frames import frame_offsets
 from mpicluster.worker import memory_watch
+from mpicluster.worker import scratch as scratch_module
 from mpicluster.worker.memory import Decision, Usage, decide
-from mpicluster.worker.scratch import choose_folder
+from mpicluster.worker.scratch import ScratchFile, choose_folder, open_unnamed
 from mpicluster.worker.segments import PAGE, Arena, size_class
-from mpicluster.worker.store import LargeValue, SpilledValue, Store
+from mpicluster.worker.store import LargeValue, Store
 
 CONFIG = Config()
 
@@ -79,9 +84,26 @@ def put_frames(store: Store, key: int, frames: list[bytes]) -> None:
     store.put(key, LargeValue(segment, extents))
 
 
+def is_on_disk(store: Store, key: int) -> bool:
+    value = store.get(key)
+    assert isinstance(value, LargeValue)
+    return value.segment.arena is store.scratch
+
+
+def content(store: Store, key: int) -> bytes:
+    value = store.get(key)
+    assert isinstance(value, LargeValue)
+    return bytes(value.segment.view())
+
+
+def disk_bytes(store: Store) -> int:
+    assert store.scratch is not None
+    return os.fstat(store.scratch.fd).st_blocks * 512
+
+
 @pytest.fixture
 def store(tmp_path: Path):
-    found = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: tmp_path)
+    found = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: ScratchFile(tmp_path))
     yield found
     found.close()
     found.arena.close()
@@ -93,11 +115,8 @@ def test_the_longest_unused_value_is_spilled_first(store: Store) -> None:
         put_frames(store, key, [b"p", bytes([key]) * 100_000])
     store.get(1)
     assert store.spill(1) == 100_064
-    kinds = {key: type(value) for key, value in store.values.items()}
-    assert kinds == {1: LargeValue, 2: SpilledValue, 3: LargeValue}
-    spilled = store.get(2)
-    assert isinstance(spilled, SpilledValue)
-    assert bytes(spilled.map()) == b"p" + bytes(63) + b"\2" * 100_000
+    assert [key for key in (1, 2, 3) if is_on_disk(store, key)] == [2]
+    assert content(store, 2) == b"p" + bytes(63) + b"\2" * 100_000
     assert store.memory_nbytes == 200_128
 
 
@@ -111,13 +130,110 @@ def test_a_value_in_use_is_not_spilled(store: Store) -> None:
     assert store.spill(1) == 100_064
 
 
+def test_disk_space_of_dropped_values_is_given_back(store: Store) -> None:
+    for key in range(4):
+        put_frames(store, key, [b"p", bytes([key + 1]) * 100_000])
+    store.spill(1 << 30)
+    used = disk_bytes(store)
+    assert used >= 400_000
+    for key in (1, 2):
+        store.drop(key)
+    assert disk_bytes(store) <= used // 2
+    put_frames(store, 4, [b"p", b"\5" * 100_000])
+    store.spill(1 << 30)
+    for key in (0, 3, 4):
+        assert content(store, key)[64:] == bytes([key + 1]) * 100_000
+    for key in (0, 3, 4):
+        store.drop(key)
+    assert disk_bytes(store) == 0
+
+
+def test_a_spilled_value_in_use_keeps_its_space(store: Store) -> None:
+    put_frames(store, 1, [b"p", b"\1" * 100_000])
+    store.spill(1)
+    value = store.get(1)
+    assert isinstance(value, LargeValue)
+    value.segment.hold()
+    store.drop(1)
+    put_frames(store, 2, [b"p", b"\2" * 100_000])
+    store.spill(1)
+    assert bytes(value.segment.view())[64:] == b"\1" * 100_000
+    value.segment.let_go()
+    assert content(store, 2)[64:] == b"\2" * 100_000
+
+
+def test_what_leaves_after_the_end_frees_no_other_file(tmp_path: Path) -> None:
+    arena = Arena(1 << 26, cache_bytes=0)
+    store = Store(arena, lambda: ScratchFile(tmp_path))
+    held = []
+    for key in (1, 2):
+        put_frames(store, key, [b"p", bytes(100_000)])
+        store.spill(key - 1)
+        value = store.get(key)
+        assert isinstance(value, LargeValue)
+        value.segment.hold()
+        held.append(value.segment)
+    store.close()
+    arena.close()
+    others = [os.open(tmp_path / f"other{number}", os.O_RDWR | os.O_CREAT) for number in range(4)]
+    for other in others:
+        os.write(other, b"x" * 300_000)
+    for segment in held:
+        segment.let_go()
+    for other in others:
+        assert os.pread(other, 400_000, 0) == b"x" * 300_000
+        os.close(other)
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_a_file_system_without_unnamed_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    real = os.open
+
+    def without(path: Any, flags: int, *mode: Any, **more: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(error, "no such files")
+        return real(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", without)
+    fd = open_unnamed(tmp_path)
+    os.write(fd, b"value")
+    os.close(fd)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_punch_uses_ranges_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_arguments: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "cannot")
+
+    monkeypatch.setattr(scratch_module, "punch_hole", cannot)
+    for key in (1, 2):
+        put_frames(store, key, [b"p", bytes(100_000)])
+    store.spill(1 << 30)
+    used = disk_bytes(store)
+    for _ in range(3):
+        store.drop(2)
+        put_frames(store, 2, [b"p", b"\7" * 100_000])
+        store.spill(1 << 30)
+    assert disk_bytes(store) == used
+
+
 def test_a_full_disk_loses_nothing(store: Store, tmp_path: Path) -> None:
     put_frames(store, 1, [b"p", bytes(100_000)])
-    store.scratch = tmp_path / "missing"
-    with pytest.raises(OSError, match="missing"):
-        store.spill(1)
-    assert isinstance(store.get(1), LargeValue)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}'"):
+            store.spill(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not is_on_disk(store, 1)
     assert store.memory_nbytes == 100_064
+    assert disk_bytes(store) == 0
+    assert store.spill(1) == 100_064
 
 
 def test_segments_are_given_out_again_when_their_last_user_is_gone() -> None:
