@@ -40,14 +40,3 @@ def cluster_variables(folder: Path) -> dict[str, str]:
 def said(*words: str) -> str:
     """Return what a command of Grid Engine printed."""
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
-
-
-def running(argument: str) -> bool:
-    """Return whether a process with this argument lives."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if argument.encode() in path.read_bytes().split(b"\0"):
-                return True
-        except OSError:
-            continue
-    return False

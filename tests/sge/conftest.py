@@ -7,13 +7,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from batch_harness import OPENMPI, Script, activated, work_folder, writer_of_scripts
 from harness import Environment
 from sge_harness import PROGRAMS, SLOTS, TESTCLUSTER, cluster_variables, why_no_grid_engine
-from slurm_harness import OPENMPI, activated
 
 from jobqueue import SGE, Configuration
 
@@ -42,13 +42,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in; the user's own files are neither read nor written."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
+    """An empty folder to work in."""
+    return work_folder(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -65,15 +60,9 @@ def sge(cluster: Path, work: Path) -> SGE:
 
 
 @pytest.fixture
-def script(work: Path) -> Callable[..., Path]:
+def script(work: Path) -> Script:
     """Return a function that writes a script and returns its path."""
-
-    def write(text: str, name: str = "analysis.py") -> Path:
-        path = work / name
-        path.write_text(text)
-        return path
-
-    return write
+    return writer_of_scripts(work)
 
 
 @pytest.fixture(params=OPENMPI, ids=lambda found: found.name)

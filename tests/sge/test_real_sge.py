@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sge_harness import running, said
+from batch_harness import running
+from sge_harness import said
 
 from jobqueue import SGE, Configuration, Job, JobState, SubmitError, wait_all
 from jobqueue.cli import main

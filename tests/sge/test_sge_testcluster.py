@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from sge_harness import TESTCLUSTER, cluster_variables, running, why_no_grid_engine
+from batch_harness import processes, run_testcluster, running
+from sge_harness import TESTCLUSTER, cluster_variables, why_no_grid_engine
 
 pytestmark = [pytest.mark.real_sge, pytest.mark.slow]
 
 
-def testcluster(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TESTCLUSTER), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+tool = partial(run_testcluster, TESTCLUSTER)
 
 
-testcluster.__test__ = False  # type: ignore[attr-defined]
-
-
-def processes(folder: Path) -> list[str]:
+def of_cluster(folder: Path) -> list[str]:
     """Return the command lines of processes that live and have this folder as SGE_ROOT."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"SGE_ROOT={folder}".encode() in (path / "environ").read_bytes().split(b"\0"):
-                found.append((path / "cmdline").read_bytes().decode(errors="replace"))
-        except OSError:
-            continue
-    return found
+    variable = f"SGE_ROOT={folder}".encode()
+    return processes(lambda path: variable in (path / "environ").read_bytes().split(b"\0"))
 
 
 @pytest.fixture
@@ -42,12 +32,12 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_a_cluster_starts_and_stops_without_a_trace(place: Path, tmp_path: Path) -> None:
-    started = testcluster("start", "--slots", 3, place)
+    started = tool("start", "--slots", 3, place)
     assert started.returncode == 0, started.stderr
     shown = cluster_variables(place)
     assert started.stdout == "".join(f"export {name}={value}\n" for name, value in shown.items())
-    assert testcluster("env", place).stdout == started.stdout
-    assert testcluster("start", place).returncode == 1
+    assert tool("env", place).stdout == started.stdout
+    assert tool("start", place).returncode == 1
     variables = os.environ | shown
     try:
         for code in (
@@ -66,17 +56,17 @@ def test_a_cluster_starts_and_stops_without_a_trace(place: Path, tmp_path: Path)
         command = ["qsub", "-terse", "-sync", "y", "-o", "/dev/null", "-j", "y", "-b", "y", "true"]
         subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, check=True)
     finally:
-        stopped = testcluster("stop", place)
+        stopped = tool("stop", place)
     assert stopped.returncode == 0, stopped.stderr
     assert not place.exists()
-    assert processes(place) == []
+    assert of_cluster(place) == []
     assert not running("4714.5")
 
 
 def test_what_is_no_cluster_is_not_stopped(place: Path) -> None:
     place.mkdir()
     (place / "valuable").touch()
-    assert testcluster("stop", place).returncode == 1
-    assert testcluster("start", place).returncode == 1
+    assert tool("stop", place).returncode == 1
+    assert tool("start", place).returncode == 1
     assert (place / "valuable").exists()
-    assert testcluster("env", place).returncode == 1
+    assert tool("env", place).returncode == 1

@@ -12,27 +12,20 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_harness import MPICH, Script, activated, run_testcluster, skip_without_demo
 from harness import ENVIRONMENTS, Environment
-from slurm_harness import (
-    MPICH,
-    ROOT,
-    TESTCLUSTER,
-    activated,
-    run_job,
-    skip_without_demo,
-)
+from slurm_harness import ROOT, TESTCLUSTER, run_job
 
 pytestmark = [pytest.mark.real_slurm, pytest.mark.slow]
-Script = Callable[..., Path]
 DELAY_MS = 20
+tool = partial(run_testcluster, TESTCLUSTER)
 
 TRANSFER = """
 import hashlib, platform
@@ -64,7 +57,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces and start Slurm's daemons")
     folder = tmp_path_factory.mktemp("apart") / "cluster"
-    started = testcluster("start", "--netns", "--nodes", "3", str(folder))
+    started = tool("start", "--netns", "--nodes", "3", str(folder))
     refused = re.search(r".*(not permitted|not supported|Permission denied).*", started.stderr)
     if started.returncode != 0 and refused:
         pytest.skip(f"network namespaces cannot be made here: {refused[0]}")
@@ -74,16 +67,9 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
             yield folder
     finally:
-        stopped = testcluster("stop", str(folder))
+        stopped = tool("stop", str(folder))
     assert stopped.returncode == 0, stopped.stderr
 
-
-def testcluster(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TESTCLUSTER), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-testcluster.__test__ = False  # type: ignore[attr-defined]
 
 #: Every MPI with its own launcher, and MPICH with that of Slurm.
 WAYS = [pytest.param(found, "mpirun", id=f"{found.name}-mpirun") for found in ENVIRONMENTS]
@@ -107,7 +93,7 @@ def distant(apart: Path) -> str:
         if error.errno not in (errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENODEV):
             raise
         pytest.skip(f"a network cannot be made slow here: {error}")
-    done = testcluster("delay", "--ms", str(DELAY_MS), str(apart), "n3")
+    done = tool("delay", "--ms", str(DELAY_MS), str(apart), "n3")
     assert done.returncode == 0, done.stderr
     return "n3"
 

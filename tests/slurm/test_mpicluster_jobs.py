@@ -6,25 +6,22 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from harness import ENVIRONMENTS, Environment, Runner
-from slurm_harness import (
+from batch_harness import (
     ANALYSIS,
     ENDLESS,
     MPICH,
     OPENMPI,
-    ROOT,
+    Script,
     activated,
-    run_job,
-    sbatch,
     skip_without_demo,
     until,
-    wait_for,
 )
+from harness import ENVIRONMENTS, Environment, Runner
+from slurm_harness import ROOT, run_job, sbatch, wait_for
 
 from jobqueue import JobState, Slurm
 
 pytestmark = [pytest.mark.real_slurm, pytest.mark.slow]
-Script = Callable[..., Path]
 RESULT = "workers 3 sum 332833500"
 
 only_openmpi = [

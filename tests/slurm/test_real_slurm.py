@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from batch_harness import running
 
 from jobqueue import Configuration, JobState, Slurm, SpecError, SubmitError, wait_all
 from jobqueue.cli import main
@@ -231,17 +232,6 @@ def test_the_command_line(cluster: Path, work: Path, capsys: pytest.CaptureFixtu
     assert main(["submit", "--queue", "nowhere", "--command", "true"]) == 1
     with pytest.raises(SpecError):
         Slurm().submit("missing.py")
-
-
-def running(argument: str) -> bool:
-    """Return whether a process with this argument lives."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if argument.encode() in path.read_bytes().split(b"\0"):
-                return True
-        except OSError:
-            continue
-    return False
 
 
 def forget(command: Command, timeout_s: float) -> Output:

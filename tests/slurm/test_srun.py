@@ -1,11 +1,10 @@
 """Do ranks of MPICH start that srun starts, whatever lies in their memory?"""
 
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from batch_harness import MPICH, Script
 from harness import Environment
-from slurm_harness import MPICH, run_job
+from slurm_harness import run_job
 
 pytestmark = [
     pytest.mark.real_slurm,
@@ -13,7 +12,6 @@ pytestmark = [
     pytest.mark.skipif(not MPICH, reason="no Python here has mpi4py on MPICH, which speaks PMI"),
     pytest.mark.parametrize("environment", MPICH, indirect=True, ids=lambda found: found.name),
 ]
-Script = Callable[..., Path]
 
 #: Leaves the heap full of free blocks without a zero, as a program may that has worked before.
 #: MPICH tells what lies behind its address too, and writes zeros in a shorter way than other bytes.

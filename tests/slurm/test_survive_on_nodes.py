@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from batch_harness import MPICH, Script, activated
 from harness import ENVIRONMENTS, Environment
-from slurm_harness import MPICH, activated, run_job
+from slurm_harness import run_job
 
 pytestmark = [pytest.mark.real_slurm, pytest.mark.slow]
-Script = Callable[..., Path]
 
 #: Small, so that the silence of a rank is noticed within a test.
 SETTINGS = "--slots 1 --survive ranks --set lost_after_s=4 --set status_interval_s=0.3"

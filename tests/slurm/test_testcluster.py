@@ -5,34 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from batch_harness import processes, run_testcluster
+from slurm_harness import TESTCLUSTER
 
 pytestmark = [pytest.mark.real_slurm, pytest.mark.slow]
-TESTCLUSTER = Path(__file__).resolve().parents[2] / "slurm" / "testcluster"
+tool = partial(run_testcluster, TESTCLUSTER)
 
 
-def testcluster(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TESTCLUSTER), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-testcluster.__test__ = False  # type: ignore[attr-defined]
-
-
-def processes(folder: Path) -> list[str]:
+def of_cluster(folder: Path) -> list[str]:
     """Return the command lines that live and name this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(folder) in words and "testcluster" not in words:
-            found.append(words)
-    return found
+    lines = processes(lambda path: str(folder).encode() in (path / "cmdline").read_bytes())
+    return [line for line in lines if "testcluster" not in line]
 
 
 @pytest.fixture
@@ -47,7 +34,7 @@ def test_a_cluster_starts_and_stops_without_a_trace(place: Path, apart: bool) ->
     if apart and not shutil.which("ip"):
         pytest.skip("needs the package iproute2")
     interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
-    started = testcluster(
+    started = tool(
         "start", *(["--netns"] if apart else []), "--nodes", 2, "--cpus", 3, place
     )
     if apart and "Operation not permitted" in started.stderr:
@@ -57,7 +44,7 @@ def test_a_cluster_starts_and_stops_without_a_trace(place: Path, apart: bool) ->
     try:
         if apart and Path("/dev/net/tun").exists():
             for milliseconds in (1, 2):  # a second wire takes the place of the first
-                slow = testcluster("delay", "--ms", milliseconds, place, "n2")
+                slow = tool("delay", "--ms", milliseconds, place, "n2")
                 assert slow.returncode == 0, slow.stderr
         code = "hostname; setsid sleep 4712.5 >/dev/null 2>&1 </dev/null &"
         variables = os.environ | {"SLURM_CONF": f"{place}/slurm.conf"}
@@ -73,18 +60,18 @@ def test_a_cluster_starts_and_stops_without_a_trace(place: Path, apart: bool) ->
             check=True,
         )
     finally:
-        stopped = testcluster("stop", place)
+        stopped = tool("stop", place)
     assert stopped.returncode == 0, stopped.stderr
     assert not place.exists()
-    assert processes(place) == []
+    assert of_cluster(place) == []
     assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == interfaces
 
 
 def test_what_is_no_cluster_is_not_stopped(place: Path) -> None:
     place.mkdir()
     (place / "valuable").touch()
-    assert testcluster("stop", place).returncode == 1
-    assert testcluster("start", place).returncode == 1
+    assert tool("stop", place).returncode == 1
+    assert tool("start", place).returncode == 1
     assert (place / "valuable").exists()
-    assert testcluster("env", place).returncode == 1
-    assert testcluster("delay", place, "n1").returncode == 1
+    assert tool("env", place).returncode == 1
+    assert tool("delay", place, "n1").returncode == 1
