@@ -51,12 +51,8 @@ from mpicluster.config import Config, warn_of_unknown_variables
 from mpicluster.errors import ConfigError, LostRankError, WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
-from mpicluster.transport.mpi import (
-    MPITransport,
-    connect,
-    library_text,
-    remove_shared_files,
-)
+from mpicluster.transport.mpi import MPITransport, connect, library_text
+from mpicluster.transport.shared_files import files_of_mpi, remove_names, remove_shared_files
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
 from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, stop_zygote
@@ -216,9 +212,11 @@ def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
     info = {
         "host": platform.node(), "cores": cores, "memory": available_memory(),
         "versions": local_versions(), "home": host_identity(), "pid": os.getpid(),
-        "granted": _granted_cores(),
+        "granted": _granted_cores(), "shared_files": files_of_mpi(),
     }  # fmt: skip
     gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
+    # All ranks have initialised MPI now, so each has what it shares with the others of its host.
+    remove_names(other["shared_files"] for other in gathered if other["home"] == info["home"])
     return gathered
 
 
@@ -337,7 +335,6 @@ def _worker_settings(
 
 def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
     """End this rank: the launcher or the batch system ends all of them."""
-    remove_shared_files()
     os._exit(128 + number)
 
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 from mpicluster.config import Config
 from mpicluster.errors import LostRankError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
-from mpicluster.transport.mpi import MPITransport, remove_shared_files
+from mpicluster.transport.mpi import MPITransport
 
 #: A launcher ends all ranks when the first one fails, so the others leave rank 0 time to speak.
 TIME_TO_SPEAK_S = 2.0
@@ -44,7 +44,6 @@ def leave_mpi(transport: MPITransport, config: Config, status: int = 1) -> None:
             end_now(status)
     if not met:
         _move_last_messages(transport)
-        remove_shared_files()
         return
     # mpi4py keeps the interpreter's lock in MPI_Finalize, so no thread of Python could do this.
     faulthandler.dump_traceback_later(config.stop_timeout_s, exit=True)
@@ -67,7 +66,6 @@ def end_now(status: int) -> NoReturn:
     """End this process without MPI and without the interpreter's end."""
     sys.stdout.flush()
     sys.stderr.flush()
-    remove_shared_files()
     os._exit(status)
 
 
@@ -82,7 +80,6 @@ def abort(transport: MPITransport, config: Config, text: str) -> NoReturn:
     is_worker = transport.rank >= FIRST_WORKER_RANK
     if config.survive == "ranks" and (is_worker or transport.tells_losses):
         leave_as_lost()
-    remove_shared_files()
     transport.abort(1)
     end_now(1)
 
@@ -90,7 +87,6 @@ def abort(transport: MPITransport, config: Config, text: str) -> NoReturn:
 def leave_as_lost() -> NoReturn:
     """End this rank such that everybody sees that it is gone."""
     sys.stdout.flush()
-    remove_shared_files()
     os.kill(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
@@ -102,7 +98,6 @@ def end_for_loss(transport: MPITransport, error: LostRankError) -> NoReturn:
         time.sleep(TIME_TO_SPEAK_S)
     if transport.rank == speaker or speaker in transport.gone or not transport.tells_losses:
         say(f"rank {transport.rank} on {platform.node()}: {error}")
-    remove_shared_files()
     if not transport.tells_losses:
         transport.abort(1)
     end_now(1)  # Open MPI tells each rank of the loss, so each ends by itself

@@ -33,7 +33,8 @@ from mpicluster.doctor.silence import NoAnswer, Stage
 from mpicluster.doctor.supervision import Heard, Reporter, supervise
 from mpicluster.doctor.talks import Collector, serve
 from mpicluster.errors import WorldError
-from mpicluster.transport.mpi import MPITransport, connect, initialize, remove_shared_files
+from mpicluster.transport.mpi import MPITransport, connect, initialize
+from mpicluster.transport.shared_files import remove_shared_files
 
 #: When time is over each rank ends its own process in MPI and removes its files, which a launcher
 #: would not do. Ranks come at different times, so rank 0 waits a little before it fails ...

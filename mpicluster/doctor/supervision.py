@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from mpicluster.doctor.findings import Finding
 from mpicluster.doctor.silence import Stage, ending
-from mpicluster.transport.mpi import remove_shared_files
+from mpicluster.transport.shared_files import remove_shared_files
 from mpicluster.worker.zygote import die_with_parent
 
 #: A process that has closed its pipe is about to end; an MPI library may do something first.

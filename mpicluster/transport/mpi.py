@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mpicluster.config import Config
@@ -24,6 +23,7 @@ from mpicluster.ids import Rank
 from mpicluster.messages import Message, MessageClass, decode_bundle
 from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_of, to_bundles
 from mpicluster.transport.pmi import shorter_values
+from mpicluster.transport.shared_files import note_others
 
 #: The tag of raw buffers.
 BUFFER_TAG = 4
@@ -57,6 +57,7 @@ def initialize(config: Config | None = None) -> Any:
     """Initialise MPI, unless it is, and return mpi4py's module."""
     MPI = load()  # noqa: N806  (the name of the module)
     if not MPI.Is_initialized():
+        note_others()
         with shorter_values(os.environ, (config or Config()).pmi_value_max):
             MPI.Init_thread(MPI.THREAD_SERIALIZED)
     return MPI
@@ -66,17 +67,6 @@ def connect(config: Config | None = None) -> "MPITransport":
     """Initialise MPI, unless it is, and return this rank's end of a communicator of our own."""
     MPI = initialize(config)  # noqa: N806
     return MPITransport(MPI, MPI.COMM_WORLD.Dup())
-
-
-def remove_shared_files(process: int | str = "self") -> None:
-    """Unlink the files in /dev/shm that a process's MPI library has mapped.
-
-    A rank that is ended by a signal never reaches MPI_Finalize, where the library would do it.
-    """
-    with open(f"/proc/{process}/maps") as maps:  # noqa: PTH123
-        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "/dev/shm/" in line}
-    for path in paths:
-        Path(path).unlink(missing_ok=True)
 
 
 def split_buffer(buffer: memoryview) -> list[memoryview]:

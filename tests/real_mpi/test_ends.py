@@ -209,7 +209,23 @@ def test_slots_end_with_their_rank(runner: Runner, program: Program) -> None:
     ended = runner.mpi(4, script, timeout=60)
     assert ended.status != 0, ended
     assert ended.seconds < 40, ended
-    # Hydra answers with SIGKILL to all ranks, after which MPICH's own file stays.
-    for path in Path("/dev/shm").glob("mpich_shm_*"):
-        if str(path) in shared_files():
-            path.unlink()
+
+
+def test_a_job_that_is_killed_leaves_nothing_in_shared_memory(
+    runner: Runner, program: Program
+) -> None:
+    """Grid Engine's qdel, and Slurm when patience is over, kill all processes at once."""
+    script = program(
+        CLIENT + "import time, numpy\n"
+        "client.submit(numpy.ones, 10_000_000).result()\n"
+        "print('begun', flush=True)\ntime.sleep(100)\n"
+    )
+    before = shared_files()
+    process = runner.start(*runner.mpi_words(4, script))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    for found in runner.left():
+        found.kill()
+    runner.wait(30)
+    runner.assert_nothing_left(10)
+    assert shared_files() - before == set()
