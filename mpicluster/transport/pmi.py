@@ -37,15 +37,11 @@ def shorter_values(environment: Mapping[str, str], value_max: int) -> Iterator[N
     Nothing is changed where Slurm's `pmi2` has not started this rank, or if `value_max` is 0. A
     process and not a thread stands between: mpi4py keeps the interpreter's lock in MPI_Init.
     """
-    if not value_max or not is_needed(environment):
+    slurm = _own_end(environment) if value_max and is_needed(environment) else None
+    if slurm is None:
         yield
         return
     number = int(environment["PMI_FD"])
-    try:
-        slurm = os.dup(number)
-    except OSError:  # a variable that was inherited without its socket
-        yield
-        return
     inheritable = os.get_inheritable(number)
     ours, theirs = socket.socketpair()
     pid = os.fork()
@@ -62,6 +58,14 @@ def shorter_values(environment: Mapping[str, str], value_max: int) -> Iterator[N
         os.dup2(slurm, number, inheritable)  # the child sees the end of its socket, and leaves
         os.close(slurm)
         os.waitpid(pid, 0)
+
+
+def _own_end(environment: Mapping[str, str]) -> int | None:
+    """Return a descriptor of our own for the socket to Slurm, None if there is no socket."""
+    try:
+        return os.dup(int(environment["PMI_FD"]))
+    except OSError:  # the variable was inherited without it
+        return None
 
 
 def _relay(rank: int, slurm: int, value_max: int) -> NoReturn:
