@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ENVIRONMENTS, Ended, Environment, Runner
+from harness import ENVIRONMENTS, Ended, Environment, Runner, new_shared_files, shared_files
 
 OPENMPI = [found for found in ENVIRONMENTS if found.name == "openmpi"]
 MPICH = [found for found in ENVIRONMENTS if found.name == "mpich"]
@@ -67,11 +67,13 @@ def writer_of_scripts(folder: Path) -> Script:
 def activated(environment: Environment, folder: Path) -> Iterator[Runner]:
     """Put an environment first in PATH, as after `activate`; afterwards nothing may be left."""
     runner = Runner(environment, folder)
+    before = shared_files()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in runner.variables().items():
             patch.setenv(name, value)
         yield runner
     runner.assert_nothing_left(20)
+    assert new_shared_files(before) == set()
 
 
 @dataclass(frozen=True)

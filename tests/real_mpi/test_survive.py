@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import Ended, Runner, shared_files
+from harness import Ended, Runner
 
 pytestmark = pytest.mark.real_mpi
 Program = Callable[..., Path]
@@ -287,7 +287,6 @@ def test_the_job_ends_with_its_scheduler_or_script(
         assert ended.stderr.count(f"Rank {rank}, which ") == 1, ended
     runner.assert_nothing_left(30)
     assert time.monotonic() - started < 60, ended
-    remove_files_of_mpich(runner)
 
 
 #: Makes Hydra take this machine for two hosts, each with a process of Hydra's and over the network.
@@ -332,7 +331,6 @@ def test_workers_of_another_host_end_with_the_script(
     assert "which ran the script, is gone" in ended.stderr or (
         "which was the scheduler, is gone: nothing has been heard" in ended.stderr
     ), ended
-    remove_files_of_mpich(runner)
 
 
 def scheduler_of(runner: Runner, script: int) -> int:
@@ -354,7 +352,6 @@ def test_a_signal_ends_everything(runner: Runner, program: Program, number: int)
     ended = runner.wait(TIMEOUT_S)
     assert ended.status != 0, ended
     runner.assert_nothing_left(30)
-    remove_files_of_mpich(runner)
 
 
 def test_without_the_option_a_lost_worker_ends_the_job(runner: Runner, program: Program) -> None:
@@ -367,12 +364,4 @@ future.result()
     assert ended.status != 0, ended
     assert ended.stderr.strip() or ended.stdout.strip(), ended
     assert ended.seconds < 90, ended
-    remove_files_of_mpich(runner)
 
-
-def remove_files_of_mpich(runner: Runner) -> None:
-    """Hydra answers with SIGKILL to all ranks, after which MPICH's own files stay."""
-    runner.assert_nothing_left(30)
-    for path in Path("/dev/shm").glob("mpich_shm_*"):
-        if str(path) in shared_files():
-            path.unlink(missing_ok=True)
