@@ -16,33 +16,39 @@ from mpicluster.scheduler.records import TaskRecord, TaskState, WorkerRecord
 
 #: A worker has at most so many tasks per slot before anything goes to it in this way.
 TASKS_PER_SLOT_MAX: Final = 8
-#: Tasks of a worker, the last ones, and dependents of a task that are looked at in one decision.
+#: Tasks of a worker (the last ones), dependents of a task, and inputs that are looked at: what has
+#: more does not hang on the way of a single result.
 LOOKED_AT_MAX: Final = 16
 
 
 def next_ahead(
     begin: Iterable[WorkerRecord], promise_s: float
 ) -> Iterable[tuple[TaskRecord, WorkerRecord]]:
-    """Yield tasks and the workers that they should go to, looking at what follows the last tasks of
-    these workers, and at what follows those that have been taken. Inputs that are expected to take
+    """Yield tasks and the workers that they should go to.
+
+    Looked at is what follows the last tasks of the workers to `begin` with, unless they have
+    enough, and what follows the tasks that have been yielded. Inputs that are expected to take
     longer than `promise_s` are waited for: then the way through the scheduler hardly counts, and it
     can still choose the place when they are made.
     """
     todo: deque[TaskRecord] = deque()
     for worker in begin:
-        todo.extend(islice(reversed(worker.processing.values()), LOOKED_AT_MAX))
+        if not is_full(worker):
+            todo.extend(islice(reversed(worker.processing.values()), LOOKED_AT_MAX))
     while todo:
         task = todo.popleft()
         if not task.dependents or task.expected_s > promise_s:
             continue
         for dependent in list(islice(task.dependents.values(), LOOKED_AT_MAX)):
-            if dependent.state is not TaskState.WAITING or dependent.group is not None:
+            if (
+                dependent.state is not TaskState.WAITING or dependent.group is not None
+                or len(dependent.dependencies) > LOOKED_AT_MAX
+            ):
                 continue
-            worker_for = place_of_inputs(dependent, promise_s)
-            if worker_for is None or worker_for.paused or is_full(worker_for):
-                continue
-            yield dependent, worker_for
-            todo.append(dependent)
+            place = place_of_inputs(dependent, promise_s)
+            if place is not None and not place.paused and not is_full(place):
+                yield dependent, place
+                todo.append(dependent)
 
 
 def is_full(worker: WorkerRecord) -> bool:
