@@ -20,8 +20,8 @@ class Replication:
         self.wanted: dict[Key, dict[Rank, None]] = {}
         #: {key: {target rank: source rank}} on their way; the same keys as `wanted`.
         self.sending: dict[Key, dict[Rank, Rank]] = {}
-        #: {key: what the last plan was made of: `who_has`, how many are wanted and on their way}; the
-        #: same again would give nothing new.
+        #: {key: what the last plan was made of: `who_has`, how many wanted, how many on their way}.
+        #: The same again would give nothing new.
         self._planned: dict[Key, tuple[tuple[WorkerRecord, ...], int, int]] = {}
 
     def want(self, task: TaskRecord, ranks: list[Rank]) -> None:
