@@ -34,6 +34,9 @@ class Config:
     prefetch_s: float = 0.02
     #: Tasks sent ahead per slot at most, however short they are: bounds what must be stolen back.
     prefetch_tasks_max: int = 1000
+    #: A task goes to a worker before its inputs are made where these are expected to take no longer
+    #: than this: the way through the scheduler would take as long. 0: never.
+    promise_s: float = 0.005
     #: What a task is thought to take before the first of its kind has been measured.
     unknown_duration_s: float = 0.5
     #: Waiting tasks are taken back from a worker that would need longer than this to start them.
@@ -242,7 +245,7 @@ _PATIENCE: Final = (0.1, 1e7)
 #: The smallest and the largest number that a cluster can run with.
 _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "allowed_failures": _COUNT, "prefetch_s": _WAIT, "prefetch_tasks_max": _COUNT,
-    "unknown_duration_s": (1e-6, 86400.0), "steal_after_s": (0.0, 1e7),
+    "promise_s": (0.0, 86400.0), "unknown_duration_s": (1e-6, 86400.0), "steal_after_s": (0.0, 1e7),
     "balance_interval_s": _INTERVAL, "bandwidth_bytes_per_s": (1.0, 1e15),
     "fetch_latency_s": _WAIT, "slot_queue_s": _WAIT, "slot_queue_max": _COUNT,
     "threads_per_slot": (1, 4096), "slot_report_s": _WAIT, "push_bytes_max": _SIZE,

@@ -29,6 +29,8 @@ class MessageClass(IntEnum):
     DATA = 3
 
 
+#: In place of the size of a value that is being made.
+PROMISED: Final = -1
 #: What went wrong with a task, as a msgpack array: pickled exception (empty if there is none), the
 #: name of its type, its text, the pickled traceback, the traceback's text, rank, host.
 ErrorColumns: TypeAlias = list[Any]
@@ -249,7 +251,8 @@ class ComputeTasks(Message):
     """Run these tasks. `push_to[i]` is the client to which a small result goes at once, or 0.
 
     `dependencies` may be empty when no task has any. `holders` says for each input that the
-    scheduler does not know to be on this worker where it is: (key, size, [rank, ...]).
+    scheduler does not know to be on this worker where it is: (key, size, [rank, ...]). The size is
+    `PROMISED` where a task of that rank, which may be this one, is still to make the value.
     """
 
     message_class = MessageClass.TASK
@@ -423,6 +426,9 @@ class WorkerStopped(Message):
 @dataclass(slots=True)
 class FetchValues(Message):
     """Send me these values; answered by the four messages below, with the request number.
+
+    A value that a task of the receiver is still to make is sent, or reported missing, when the task
+    has ended.
 
     A rank of the same `home` (see `host_identity`) may lend large ones; "" asks for copies.
     """

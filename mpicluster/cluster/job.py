@@ -212,11 +212,11 @@ def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
     info = {
         "host": platform.node(), "cores": cores, "memory": available_memory(),
         "versions": local_versions(), "home": host_identity(), "pid": os.getpid(),
-        "granted": _granted_cores(), "shared_files": files_of_mpi(),
+        "granted": _granted_cores(),
     }  # fmt: skip
     gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
-    # All ranks have initialised MPI now, so each has what it shares with the others of its host.
-    remove_names(other["shared_files"] for other in gathered if other["home"] == info["home"])
+    # All ranks have initialised MPI now, so each has what it shares with the others of its node.
+    remove_names(transport.gather_on_node(files_of_mpi()))
     return gathered
 
 

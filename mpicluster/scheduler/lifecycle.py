@@ -28,7 +28,7 @@ ERRED, FORGOTTEN = TaskState.ERRED, TaskState.FORGOTTEN
 #: The allowed changes; docs/states.md is drawn from this table.
 CHANGES: Final[dict[TaskState, tuple[TaskState, ...]]] = {
     RELEASED: (WAITING, READY, ERRED, FORGOTTEN),
-    WAITING: (READY, MEMORY, ERRED, RELEASED, FORGOTTEN),
+    WAITING: (READY, PROCESSING, MEMORY, ERRED, RELEASED, FORGOTTEN),
     READY: (WAITING, PROCESSING, MEMORY, ERRED, RELEASED, FORGOTTEN),
     PROCESSING: (WAITING, READY, MEMORY, ERRED, RELEASED, FORGOTTEN),
     MEMORY: (RELEASED, FORGOTTEN),
@@ -76,6 +76,8 @@ def wait_for_inputs(state: SchedulerState, task: TaskRecord, cause: str) -> list
             missing += 1
             if dependency.state is ERRED:
                 error = dependency.error
+            elif dependency.processing_on is not None:
+                state.touched[dependency.processing_on] = None  # the task may go there already
             elif dependency.state is RELEASED:
                 released.append(dependency)
                 if dependency.function is None:
@@ -116,7 +118,7 @@ def leave_queue(state: SchedulerState, task: TaskRecord) -> None:
 def start_processing(
     state: SchedulerState, tasks: list[TaskRecord], worker: WorkerRecord
 ) -> None:
-    """Assign tasks that have been taken from their queues."""
+    """Assign tasks that have been taken from their queues, or wait for inputs being made."""
     processing = worker.processing
     if not processing:
         worker.last_progress = state.now

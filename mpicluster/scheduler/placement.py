@@ -9,6 +9,7 @@ worker would take longer than moving them.
 
 from itertools import islice
 
+from mpicluster.scheduler.ahead import next_ahead
 from mpicluster.scheduler.lifecycle import leave_queue, start_processing
 from mpicluster.scheduler.records import (
     PRIORITY_SHIFT,
@@ -48,6 +49,11 @@ def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
         send_ahead(state, assigned)
     if state.idle and state.with_local:
         move_to_idle(state, assigned)
+    promise_s = state.config.promise_s
+    if promise_s and not len(state.ready) and not state.with_local:
+        for task, worker in next_ahead({**touched, **dict.fromkeys(assigned)}, promise_s):
+            give(state, [task], worker, assigned)
+            note_room(state, worker)
     return assigned
 
 

@@ -20,8 +20,9 @@ class Replication:
         self.wanted: dict[Key, dict[Rank, None]] = {}
         #: {key: {target rank: source rank}} on their way; the same keys as `wanted`.
         self.sending: dict[Key, dict[Rank, Rank]] = {}
-        #: {key: what the last plan was made of}: the same again would give nothing new.
-        self._planned: dict[Key, tuple[int, int, int]] = {}
+        #: {key: what the last plan was made of: `who_has`, how many wanted, how many on their way}.
+        #: The same again would give nothing new.
+        self._planned: dict[Key, tuple[tuple[WorkerRecord, ...], int, int]] = {}
 
     def want(self, task: TaskRecord, ranks: list[Rank]) -> None:
         """Ask for copies of a value on `ranks`."""
@@ -56,7 +57,12 @@ class Replication:
 
     def _plan(self, task: TaskRecord, orders: dict[WorkerRecord, list[list[object]]]) -> None:
         wanted, sending = self.wanted[task.key], self.sending[task.key]
-        if self._planned.get(task.key) == (len(task.who_has), len(wanted), len(sending)):
+        planned = self._planned.get(task.key)
+        # The same tuple, not an equal one: a thousand holders are not compared at each decision.
+        if (
+            planned is not None and planned[0] is task.who_has
+            and planned[1:] == (len(wanted), len(sending))
+        ):
             return
         for holder in task.who_has:
             sending.pop(holder.rank, None)
@@ -82,7 +88,7 @@ class Replication:
         if not wanted and not sending:
             self._forget(task.key)
             return
-        self._planned[task.key] = (len(task.who_has), len(wanted), len(sending))
+        self._planned[task.key] = (task.who_has, len(wanted), len(sending))
 
     def _forget(self, key: Key) -> None:
         del self.wanted[key], self.sending[key]

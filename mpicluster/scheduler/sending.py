@@ -66,10 +66,14 @@ def holders_of_inputs(worker: WorkerRecord, tasks: list[TaskRecord]) -> list[lis
         for dependency in task.dependencies
         if dependency.key not in here
     }
-    return [
-        [key, task.nbytes, [holder.rank for holder in task.who_has[:HOLDERS_NAMED_MAX]]]
-        for key, task in missing.items()
-    ]
+    rows: list[list[object]] = []
+    for key, task in missing.items():
+        if task.processing_on is not None:
+            rows.append([key, m.PROMISED, [task.processing_on.rank]])
+        else:
+            ranks = [holder.rank for holder in task.who_has[:HOLDERS_NAMED_MAX]]
+            rows.append([key, task.nbytes, ranks])
+    return rows
 
 
 def news_for_clients(state: SchedulerState) -> list[tuple[ClientId, m.Message]]:

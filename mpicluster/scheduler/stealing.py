@@ -57,6 +57,9 @@ def steal_from(
     for task in reversed(worker.processing.values()):
         if len(tasks) == count:
             break
-        if not task.stealing and (task.group is None or len(task.group.workers) > 1):
-            tasks.append(task)
+        if task.stealing or (task.group is not None and len(task.group.workers) < 2):
+            continue
+        if any(dependency.processing_on is not None for dependency in task.dependencies):
+            continue  # it waits for inputs that are being made, and would elsewhere
+        tasks.append(task)
     return tasks

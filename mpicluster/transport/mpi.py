@@ -111,6 +111,13 @@ class MPITransport(Transport):
         """The mpi4py communicator, for start-up and shutdown."""
         return self._comm
 
+    def gather_on_node(self, found: Any) -> list[Any]:
+        """Tell the ranks with which MPI shares memory, and return what they tell. All must call."""
+        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        gathered: list[Any] = node.allgather(found)
+        node.Free()
+        return gathered
+
     @property
     def library(self) -> str:
         """The MPI library, in one line."""

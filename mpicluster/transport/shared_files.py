@@ -37,7 +37,7 @@ def files_of_mpi() -> set[str]:
 
 
 def remove_names(files_of_ranks: Iterable[Iterable[str]]) -> None:
-    """Remove the names of files that all ranks of this host have mapped, given those of each."""
+    """Remove the names of files that all ranks of this node have mapped, given those of each."""
     for path in set.intersection(*map(set, files_of_ranks)):
         Path(path).unlink(missing_ok=True)
 

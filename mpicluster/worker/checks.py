@@ -66,22 +66,29 @@ def check_slots(state: WorkerState) -> None:
 def check_fetches(state: WorkerState) -> None:
     """Check that each fetch is needed, and waits in one queue or in one request."""
     under_way = {
-        key: rank
-        for rank, waiting in state.requests.values()
+        key: lane.rank
+        for lane, waiting in state.requests.values()
         for key, fetch in waiting.items()
         if state.fetches.get(key) is fetch
     }
-    queued = {key: rank for rank, queue in state.fetch_queues.items() for key in queue}
+    queued = {key: lane for lane, queue in state.fetch_queues.items() for key in queue}
     for key, fetch in state.fetches.items():
         expect(key not in state.has, fetch, "the value is here")
-        expect(fetch.queued_at == queued.get(key, -1), fetch, "not in the queue that it says")
-        expect(fetch.asked == under_way.get(key, -1), fetch, "not with the rank that it says")
-        expect((key in queued) != (key in under_way), fetch, "nobody will ask for it")
+        expect(fetch.lane == queued.get(key), fetch, "not in the queue that it says")
+        made_here = fetch.asked >= 0 and key not in under_way
+        if made_here:
+            expect(key in state.tasks, fetch, "no task here makes it")
+        else:
+            expect(fetch.asked == under_way.get(key, -1), fetch, "not with the rank that it says")
+        places = (key in queued) + (key in under_way) + made_here
+        expect(places == 1, fetch, "nobody will ask for it, or more than one")
         expect(fetch.needed or fetch.asked >= 0, fetch, "nobody needs it")
         for task in fetch.waiters.values():
             expect(task.state is LocalState.WAITING, task, f"waits for {key}")
     expect(queued.keys() <= state.fetches.keys(), queued, "queued, but not known")
-    for rank, queue in state.fetch_queues.items():
-        expect(bool(queue), rank, "an empty queue is left")
+    for lane, queue in state.fetch_queues.items():
+        expect(bool(queue), lane, "an empty queue is left")
+    for key in state.promised:
+        expect(key in state.tasks and key not in state.has, key, "promised, but not being made")
     for number, (_, waiting) in state.requests.items():
         expect(bool(waiting), number, "a request for nothing is left")

@@ -45,6 +45,8 @@ class WorkerCore:
         self._arrived = m.ValuesArrived([], [])
         self._missed: list[Key] = []
         self._effects: list[e.Effect] = []
+        #: Fetches of values that tasks here were to make and did not.
+        self._broken: list[Fetch] = []
         #: {key: None} of values that are to leave the store at the end of this turn.
         self._dropping: dict[Key, None] = {}
         self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
@@ -78,6 +80,10 @@ class WorkerCore:
 
     def outgoing(self, now: float) -> list[tuple[Rank, list[m.Message]]]:
         """Decide, and return what to send to whom."""
+        while self._broken:
+            fetch = self._broken.pop()
+            if self.state.fetches.get(fetch.key) is fetch:
+                self._try_next_holder(fetch)  # which may break further ones
         if len(self.state.ready) and not self.stopping:
             self._feed_slots(now)
         self._ask_silent_slots(now)
@@ -86,6 +92,10 @@ class WorkerCore:
         self._send_reports()
         outbox, self._outbox = self._outbox, {}
         return list(outbox.items())
+
+    def promise(self, rank: Rank, fetch: m.FetchValues) -> m.FetchValues:
+        """Note which of the values asked for are about to be made here; return the other ones."""
+        return fetching.promise(self.state, rank, fetch)
 
     def effects(self) -> list[e.Effect]:
         """Return the local actions that are to be carried out now."""
@@ -244,8 +254,7 @@ class WorkerCore:
         task = self._leave_slot(slot, event.ticket)
         if task is None or task.state is LocalState.ABANDONED:
             return
-        task.state = LocalState.GONE
-        del self.state.tasks[task.key]
+        self._end_without_value(task)
         self._send(SCHEDULER_RANK, m.TaskErred(task.key, task.attempt, event.error))
 
     def _on_slot_returned(self, event: e.SlotReturned, _now: float) -> None:
@@ -265,8 +274,7 @@ class WorkerCore:
             if task is None or task.state is LocalState.ABANDONED:
                 continue
             if ticket == event.ticket:
-                task.state = LocalState.GONE
-                del self.state.tasks[task.key]
+                self._end_without_value(task)
                 self._send(SCHEDULER_RANK, m.TaskKilled(task.key, task.attempt, event.how))
             else:
                 self._become_ready(task)
@@ -338,8 +346,9 @@ class WorkerCore:
         elif task.state is LocalState.WAITING:
             fetching.forget_waiter(self.state, task)
         executing = task.state is LocalState.EXECUTING
-        task.state = LocalState.ABANDONED if executing else LocalState.GONE
-        del self.state.tasks[task.key]
+        self._end_without_value(task)
+        if executing:
+            task.state = LocalState.ABANDONED
 
     def _on_cancel_tasks(self, message: m.CancelTasks, _now: float) -> None:
         for key, attempt in zip(message.keys, message.attempts, strict=True):
@@ -366,6 +375,8 @@ class WorkerCore:
         state.has[key] = nbytes
         if self._dropping:
             self._dropping.pop(key, None)
+        if state.promised and (promised := state.promised.pop(key, None)) is not None:
+            self._effects.append(e.SendValue(key, promised))
         fetch = state.fetches.pop(key, None) if state.fetches else None
         if fetch is None:
             return
@@ -408,7 +419,10 @@ class WorkerCore:
 
     def _try_next_holder(self, fetch: Fetch) -> None:
         """The rank that was asked does not have the value: ask the next, or give up."""
-        fetch.asked = -1
+        if fetch.needed and fetch.key in self.state.tasks:
+            fetch.asked = self.rank  # a task here has been given to make it since
+            return
+        fetch.asked, fetch.promised = -1, False
         if fetch.needed and fetching.queue_fetch(self.state, fetch):
             return
         del self.state.fetches[fetch.key]
@@ -420,6 +434,17 @@ class WorkerCore:
     def _give_up(self, task: LocalTask, missing: list[Key]) -> None:
         """Inputs are not where the scheduler said: it must decide anew."""
         fetching.forget_waiter(self.state, task)
-        task.state = LocalState.GONE
-        del self.state.tasks[task.key]
+        self._end_without_value(task)
         self._send(SCHEDULER_RANK, m.InputsMissing(task.key, task.attempt, missing))
+
+    def _end_without_value(self, task: LocalTask) -> None:
+        """A task is over here, and who was promised its value must look elsewhere."""
+        state, key = self.state, task.key
+        task.state = LocalState.GONE
+        del state.tasks[key]
+        fetch = state.fetches.get(key) if state.fetches else None
+        if fetch is not None and fetch.asked == self.rank:
+            self._broken.append(fetch)
+        if state.promised:
+            for rank, request, _ in state.promised.pop(key, ()):
+                self._send(rank, m.ValuesMissing(request, [key]))

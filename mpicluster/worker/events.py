@@ -7,7 +7,7 @@ Values are in neither, only their keys and sizes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpicluster.ids import Key, NBytes
+from mpicluster.ids import Key, NBytes, Rank
 from mpicluster.messages import ErrorColumns
 from mpicluster.worker.records import LocalTask
 
@@ -109,4 +109,13 @@ class DropValues:
     keys: list[Key]
 
 
-Effect = RunTasks | AskSlot | StartSlot | DropValues
+@dataclass(slots=True)
+class SendValue:
+    """Send a value that has been made to the ranks that were promised it."""
+
+    key: Key
+    #: (rank, its request, its home) of each.
+    promised: list[tuple[Rank, int, str]]
+
+
+Effect = RunTasks | AskSlot | StartSlot | DropValues | SendValue

@@ -1,13 +1,14 @@
 """Which value is fetched next, and from which rank?
 
 A policy over the records: few requests at a time, small values together, one value from one
-holder, and another holder when the first does not have it.
+holder, and another holder when the first does not have it. What a rank is only about to make is
+asked for at once, and sent when it is made.
 """
 
 from mpicluster.config import Config
 from mpicluster.ids import Key, NBytes, Rank
-from mpicluster.messages import FetchValues
-from mpicluster.worker.records import Fetch, LocalTask, WorkerState
+from mpicluster.messages import PROMISED, FetchValues
+from mpicluster.worker.records import Fetch, Lane, LocalTask, WorkerState
 
 
 def want_value(
@@ -16,13 +17,18 @@ def want_value(
     """Return the fetch of a value that is needed here; None if nobody is known to have it.
 
     It starts with a neighbour, else with the holder that differs from rank to rank: many workers
-    that need one value at the same time so spread over its replicas.
+    that need one value at the same time so spread over its replicas. A size of `PROMISED` says
+    that the holder, which may be this rank, is about to make the value.
     """
     if state.lost_ranks:
         holders = [holder for holder in holders if holder not in state.lost_ranks]
+    holders = [holder for holder in holders if holder != rank]
     fetch = state.fetches.get(key)
     if fetch is not None:
         fetch.holders += [holder for holder in holders if holder not in fetch.holders]
+        return fetch
+    if key in state.tasks:
+        fetch = state.fetches[key] = Fetch(key, 0, holders, promised=True, asked=rank)
         return fetch
     if not holders:
         return None
@@ -30,7 +36,7 @@ def want_value(
     holders = holders[turn:] + holders[:turn]
     if state.neighbours:
         holders.sort(key=lambda holder: holder not in state.neighbours)
-    fetch = state.fetches[key] = Fetch(key, nbytes, holders)
+    fetch = state.fetches[key] = Fetch(key, max(nbytes, 0), holders, promised=nbytes == PROMISED)
     queue_fetch(state, fetch)
     return fetch
 
@@ -39,45 +45,46 @@ def queue_fetch(state: WorkerState, fetch: Fetch) -> bool:
     """Put a fetch into the queue of its next holder; return False if there is none."""
     if not fetch.holders:
         return False
-    holder = fetch.holders.pop(0)
-    state.fetch_queues.setdefault(holder, {})[fetch.key] = fetch
-    fetch.queued_at = holder
+    lane = fetch.lane = Lane(fetch.holders.pop(0), fetch.promised)
+    state.fetch_queues.setdefault(lane, {})[fetch.key] = fetch
     return True
 
 
 def leave_queue(state: WorkerState, fetch: Fetch) -> None:
     """Take a fetch out of the queue that it waits in, if it does."""
-    queue = state.fetch_queues.get(fetch.queued_at)
-    if queue is not None:
-        queue.pop(fetch.key, None)
+    lane, fetch.lane = fetch.lane, None
+    if lane is not None:
+        queue = state.fetch_queues[lane]
+        del queue[fetch.key]
         if not queue:
-            del state.fetch_queues[fetch.queued_at]
-    fetch.queued_at = -1
+            del state.fetch_queues[lane]
 
 
 def next_requests(state: WorkerState, config: Config) -> list[tuple[Rank, FetchValues]]:
     """Return the requests to send now."""
     requests: list[tuple[Rank, FetchValues]] = []
-    busy = {rank for rank, _ in state.requests.values()}
-    for rank in list(state.fetch_queues):
-        if len(state.requests) >= config.fetches_max:
-            break
-        if rank in busy:
+    if not state.fetch_queues:
+        return requests
+    busy = {lane for lane, _ in state.requests.values() if not lane.promised}
+    for lane in list(state.fetch_queues):
+        if not lane.promised and (lane in busy or len(busy) >= config.fetches_max):
             continue  # what gathers in the meantime travels together
         taken: dict[Key, Fetch] = {}
         nbytes = 0
-        for key, fetch in state.fetch_queues[rank].items():
+        for key, fetch in state.fetch_queues[lane].items():
             if taken and nbytes + fetch.nbytes > config.fetch_bytes_max:
                 break
             taken[key] = fetch
             nbytes += fetch.nbytes
         for fetch in taken.values():
             leave_queue(state, fetch)
-            fetch.asked = rank
+            fetch.asked = lane.rank
+        if not lane.promised:
+            busy.add(lane)
         number = state.next_request
         state.next_request += 1
-        state.requests[number] = (rank, taken)
-        requests.append((rank, FetchValues(number, list(taken), state.home)))
+        state.requests[number] = (lane, taken)
+        requests.append((lane.rank, FetchValues(number, list(taken), state.home)))
     return requests
 
 
@@ -109,13 +116,29 @@ def rank_lost(state: WorkerState, rank: Rank) -> list[Fetch]:
     """Expect nothing from a rank any more; return the fetches that were waiting for it."""
     state.lost_ranks[rank] = None
     failed: list[Fetch] = []
-    for number, (peer, waiting) in list(state.requests.items()):
-        if peer == rank:
+    for number, (lane, waiting) in list(state.requests.items()):
+        if lane.rank == rank:
             del state.requests[number]
             failed += [fetch for key, fetch in waiting.items() if state.fetches.get(key) is fetch]
-    for fetch in list(state.fetch_queues.get(rank, {}).values()):
-        leave_queue(state, fetch)
-        failed.append(fetch)
+    for promised in (False, True):
+        for fetch in list(state.fetch_queues.get(Lane(rank, promised), {}).values()):
+            leave_queue(state, fetch)
+            failed.append(fetch)
     for fetch in state.fetches.values():
         fetch.holders = [holder for holder in fetch.holders if holder != rank]
     return failed
+
+
+def promise(state: WorkerState, rank: Rank, fetch: FetchValues) -> FetchValues:
+    """Note which of these values tasks here are about to make; return what can be answered now."""
+    tasks = state.tasks
+    if not any(key in tasks for key in fetch.keys):
+        return fetch
+    now: list[Key] = []
+    for key in fetch.keys:
+        if key in tasks and key not in state.has:
+            who = (rank, fetch.request, fetch.home)
+            state.promised.setdefault(key, []).append(who)
+        else:
+            now.append(key)
+    return FetchValues(fetch.request, now, fetch.home)

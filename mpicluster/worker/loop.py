@@ -172,7 +172,9 @@ class WorkerLoop:
         handler(source, message, now)
 
     def _on_fetch_values(self, source: Rank, message: m.FetchValues, _now: float) -> None:
-        self.values.send_values(source, message)
+        message = self.core.promise(source, message)
+        if message.keys:
+            self.values.send_values(source, message)
 
     def _on_values_sent(self, source: Rank, message: m.ValuesSent, now: float) -> None:
         self._values_came(source, message.request, message.keys, message.values, now)
@@ -393,6 +395,9 @@ class WorkerLoop:
                 self.pool.send_control(link, p.ReportNow())
         elif isinstance(effect, e.StartSlot):
             self._start_slot(effect.slot)
+        elif isinstance(effect, e.SendValue):
+            for rank, request, home in effect.promised:
+                self.values.send_values(rank, m.FetchValues(request, [effect.key], home))
 
     def _let_futures_go(self, link: SlotLink, dropped: list[Key]) -> None:
         """Tell a slot whose values with futures are gone."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from mpicluster.ids import Attempt, ClientId, FunctionId, Key, NBytes, Rank
 from mpicluster.priority_queue import PriorityQueue
@@ -70,6 +71,16 @@ class SlotRecord:
     seconds_busy: float = 0.0
 
 
+class Lane(NamedTuple):
+    """Where a fetch waits for its turn: what a rank has, or what it is about to make.
+
+    The second are answered when they are made, so nothing may have to wait behind them.
+    """
+
+    rank: Rank
+    promised: bool
+
+
 @dataclass(slots=True, eq=False)
 class Fetch:
     """A value on its way here, or about to be."""
@@ -82,9 +93,11 @@ class Fetch:
     waiters: dict[Key, LocalTask] = field(default_factory=dict)
     #: The scheduler asked for a copy, whether or not a task here needs it.
     wanted: bool = False
-    #: The rank in whose queue in `WorkerState.fetch_queues` it waits, -1 for none.
-    queued_at: Rank = -1
-    #: The rank that has been asked, -1 for none.
+    #: The holders are only about to make the value.
+    promised: bool = False
+    #: The queue in `WorkerState.fetch_queues` in which it waits, None for none.
+    lane: Lane | None = None
+    #: The rank that has been asked, -1 for none; this one where a task here makes the value.
     asked: Rank = -1
 
     @property
@@ -110,12 +123,14 @@ class WorkerState:
         #: {key: size} of the values in the store.
         self.has: dict[Key, NBytes] = {}
         self.fetches: dict[Key, Fetch] = {}
-        #: {rank: {key: fetch}} of fetches whose turn has not come.
-        self.fetch_queues: dict[Rank, dict[Key, Fetch]] = {}
+        #: {lane: {key: fetch}} of fetches whose turn has not come.
+        self.fetch_queues: dict[Lane, dict[Key, Fetch]] = {}
         #: {rank: None} of ranks that are gone.
         self.lost_ranks: dict[Rank, None] = {}
-        #: {request: (rank, {key: fetch})} on their way.
-        self.requests: dict[int, tuple[Rank, dict[Key, Fetch]]] = {}
+        #: {request: (lane, {key: fetch})} on their way.
+        self.requests: dict[int, tuple[Lane, dict[Key, Fetch]]] = {}
+        #: {key: [(rank, request, home), ...]} of who is to be sent a value that a task here makes.
+        self.promised: dict[Key, list[tuple[Rank, int, str]]] = {}
         #: Expected seconds of a function's tasks, as measured here.
         self.durations: dict[FunctionId, float] = {}
         self.next_ticket = 1

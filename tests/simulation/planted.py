@@ -15,6 +15,7 @@ from typing import Any
 from mpicluster.scheduler import core as scheduler_core
 from mpicluster.scheduler import lifecycle, placement
 from mpicluster.scheduler.core import SchedulerCore
+from mpicluster.scheduler.replication import Replication
 from mpicluster.worker import fetching
 from mpicluster.worker.core import WorkerCore
 
@@ -130,10 +131,26 @@ BUGS: list[Bug] = [
         "if not task.missing:", "if True:",
     ),
     Bug(
-        "wait for values of a lost rank", fetching.rank_lost, "if peer == rank:", "if False:",
+        "wait for values of a lost rank", fetching.rank_lost, "if lane.rank == rank:", "if False:",
     ),
     Bug(
         "leave an empty queue of fetches", fetching.leave_queue, "if not queue:", "if False:",
+    ),
+    Bug(
+        "let tasks wait for a value that a task beside them did not make",
+        WorkerCore._end_without_value, "self._broken.append(fetch)", "pass",
+    ),
+    Bug(
+        "do not tell those who were promised a value that it will not come",
+        WorkerCore._end_without_value, "self._send(rank, m.ValuesMissing(request, [key]))", "pass",
+    ),
+    Bug(
+        "send nobody the value that was promised", WorkerCore._value_here,
+        "self._effects.append(e.SendValue(key, promised))", "pass",
+    ),
+    Bug(
+        "plan no copies when another worker has the value now", Replication._plan,
+        "planned[0] is task.who_has", "len(planned[0]) == len(task.who_has)",
     ),
     Bug(
         "let tasks wait for a restriction that nobody can meet any more",

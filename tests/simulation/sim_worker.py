@@ -112,7 +112,9 @@ class SimWorker:
 
     def _take(self, source: Rank, message: m.Message, now: float) -> None:
         if isinstance(message, m.FetchValues):
-            self._send_values(source, message)
+            message = self.core.promise(source, message)
+            if message.keys:
+                self._send_values(source, message)
         elif isinstance(message, m.ValuesSent):
             self._keep(source, message.request, message.keys, message.values, now)
         elif isinstance(message, m.PutValues):
@@ -204,6 +206,9 @@ class SimWorker:
                 self.store.pop(key, None)
         elif isinstance(effect, e.AskSlot):
             self.slots[effect.slot].inbox.append(None)
+        elif isinstance(effect, e.SendValue):
+            for rank, request, home in effect.promised:
+                self._send_values(rank, m.FetchValues(request, [effect.key], home))
         else:
             slot = SimSlot(effect.slot)
             self.slots[effect.slot : effect.slot + 1] = [slot]

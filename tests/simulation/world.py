@@ -71,6 +71,8 @@ class Options:
     churn: int
     #: Milliseconds of work sent ahead to workers and slots.
     ahead_ms: int
+    #: Milliseconds that inputs may take of tasks which are sent before these are made.
+    promise_ms: int
 
     @classmethod
     def draw(cls, choices: Choices) -> "Options":
@@ -98,6 +100,7 @@ class Options:
             slow_worker=pick(choices, [0, 0, 2]),
             churn=churn,
             ahead_ms=pick(choices, [2, 20, 2000]),
+            promise_ms=pick(choices, [0, 5, 1_000_000, 1_000_000]),
         )
 
     def __str__(self) -> str:
@@ -115,7 +118,7 @@ class World:
             inline_bytes_max=100, submit_credits=2, fetches_max=2, slot_queue_max=4,
             prefetch_tasks_max=10, prefetch_s=options.ahead_ms * 1e-3,
             slot_queue_s=options.ahead_ms * 1e-3, balance_interval_s=options.step_us * 5e-6,
-            steal_after_s=options.step_us * 20e-6,
+            steal_after_s=options.step_us * 20e-6, promise_s=options.promise_ms * 1e-3,
         )  # fmt: skip
         self.plan = Plan()
         self.network = Network()

@@ -366,3 +366,63 @@ def test_larger_priority_runs_first() -> None:
     env.submit("high", options=TaskOptions(priority=1))
     env.say(3, m.WorkerPaused(False))
     assert env.take(3, m.ComputeTasks).keys == [env.key("high"), env.key("plain")]
+
+
+# --- tasks that go out before their inputs are made ---
+
+
+def test_only_inputs_that_take_no_time_are_not_waited_for() -> None:
+    env = SchedulerEnvironment(promise_s=0.4)
+    env.submit("a")
+    env.take(3, m.ComputeTasks)
+    env.submit("b", needs=["a"])
+    env.nothing_left()  # how long a takes is not known
+    env.finish("a", 3)  # within 0.1 s: 0.3 s is the mean from now on
+    env.take(CLIENT, m.KeysFinished)
+    assert env.take(3, m.ComputeTasks).holders == []
+    env.submit("c", needs=["b"])
+    sent = env.take(3, m.ComputeTasks)
+    assert (sent.keys, sent.holders) == ([env.key("c")], [[env.key("b"), m.PROMISED, [3]]])
+    env.nothing_left()
+
+
+def test_worker_that_waits_for_inputs_is_not_robbed_of_the_task() -> None:
+    env = SchedulerEnvironment(workers=2, promise_s=10, steal_after_s=0.01)
+    env.have("a")
+    env.take(4, m.ComputeTasks, optional=True)
+    env.submit("b", "c", options=TaskOptions(workers=(3,)))
+    env.sent.clear()
+    env.submit("d", "e", "f", needs=["b", "c"])
+    assert env.take(3, m.ComputeTasks).keys == [env.key(name) for name in "def"]
+    env.now = 5.0
+    env.decide()
+    env.nothing_left()
+
+
+def test_value_comes_from_another_worker_before_its_maker_has_reported() -> None:
+    """The task that was promised a value is done: nobody needs the value when its report comes."""
+    env = SchedulerEnvironment(promise_s=10)
+    env.submit("a", wanted=False, graph=1)
+    env.submit("b", needs=["a"], graph=1)
+    assert [env.take(3, m.ComputeTasks).keys[0] for _ in "ab"] == [env.key("a"), env.key("b")]
+    env.say(CLIENT, m.CloseGraph(1))
+    env.finish("b", 3)
+    assert env.take(CLIENT, m.KeysFinished).keys == [env.key("b")]
+    assert env.take(3, m.CancelTasks).keys == [env.key("a")]
+    env.finish("a", 3)
+    assert env.take(3, m.FreeKeys).keys == [env.key("a")]
+    env.nothing_left()
+
+
+def test_copies_are_planned_anew_when_another_worker_has_the_only_value() -> None:
+    """As many holders, wanted and coming copies as before: the plan was once taken for the same."""
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    env.have("a")
+    key = env.key("a")
+    env.say(CLIENT, m.ReplicateKeys([key], [4]))
+    env.take(4, m.AcquireValues)
+    env.say(SCHEDULER_RANK, m.WorkerLost(3, "a test"), decide=False)
+    env.say(4, m.ValuesAdded([key], [NBYTES]))
+    assert env.task("a").who_has == (env.core.state.workers[4],)
+    assert not env.core.replication.wanted
+    assert not env.core.replication.sending

@@ -12,7 +12,7 @@ from mpicluster.errors import ConfigError
 from mpicluster.serialization.frames import frame_offsets
 from mpicluster.transport.local import LocalFabric
 from mpicluster.worker.fetching import want_value
-from mpicluster.worker.records import WorkerState
+from mpicluster.worker.records import Lane, WorkerState
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.store import LargeValue, Store
 from mpicluster.worker.values import ValueTraffic
@@ -150,7 +150,7 @@ def test_neighbours_are_asked_first() -> None:
     state = WorkerState(1, HOME, neighbours=[5])
     fetch = want_value(state, KEY, 10, [2, 3, 5], rank=4)
     assert fetch is not None
-    assert fetch.queued_at == 5
+    assert fetch.lane == Lane(5, promised=False)
 
 
 @pytest.mark.parametrize(("word", "meant"), [("no", False), ("0", False), ("True", True)])

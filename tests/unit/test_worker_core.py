@@ -63,11 +63,11 @@ class WorkerEnvironment:
 
 def compute(
     *keys: Key, needs: Sequence[Key] = (), holders: dict[Key, list[Rank]] | None = None,
-    attempt: int = 1,
+    attempt: int = 1, nbytes: int = 8,
 ) -> m.ComputeTasks:  # fmt: skip
     """Return an assignment of tasks that all need the same inputs."""
     count = len(keys)
-    rows: list[list[Any]] = [[key, 8, ranks] for key, ranks in (holders or {}).items()]
+    rows: list[list[Any]] = [[key, nbytes, ranks] for key, ranks in (holders or {}).items()]
     return m.ComputeTasks(
         list(keys), [attempt] * count, [1] * count, list(keys), [b""] * count, [0] * count,
         [list(needs)] * count, rows,
@@ -241,3 +241,75 @@ def test_fetch_for_a_cancelled_task_that_has_not_begun_is_dropped() -> None:
     env.turn(m.CancelTasks([C], [1]))
     assert D not in env.core.state.fetches
     env.nothing_left()
+
+
+# --- values that are still to be made ---
+
+
+def promised(*keys: Key, needs: Sequence[Key], rank: Rank, attempt: int = 1) -> m.ComputeTasks:
+    """Return an assignment of tasks whose inputs a rank is still to make."""
+    holders = {key: [rank] for key in needs}
+    return compute(*keys, needs=needs, holders=holders, attempt=attempt, nbytes=m.PROMISED)
+
+
+def test_task_runs_as_soon_as_its_own_worker_has_made_the_input() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(B), promised(A, needs=[B], rank=RANK))
+    assert env.ran() == [B]
+    env.turn(finished(1))
+    assert env.take(m.TasksFinished).keys == [B]
+    assert env.ran() == [A]
+    env.nothing_left()
+
+
+def test_what_is_still_to_be_made_holds_no_other_fetch_up() -> None:
+    env = WorkerEnvironment()
+    env.turn(promised(A, needs=[B], rank=5))
+    assert env.take(m.FetchValues, 5).keys == [B]
+    for number in range(env.core.config.fetches_max + 1):
+        env.turn(promised(200 + number, needs=[300 + number], rank=5))
+        assert env.take(m.FetchValues, 5).keys == [300 + number]
+    env.turn(compute(C, needs=[D], holders={D: [5]}))
+    assert env.take(m.FetchValues, 5).keys == [D]
+    env.nothing_left()
+
+
+def test_long_chain_whose_first_value_is_not_made_is_given_up() -> None:
+    """It was once given up by calls within calls, of which Python permits a thousand."""
+    env = WorkerEnvironment()
+    chain = range(1000, 2000)
+    env.turn(compute(1000), *(promised(key + 1, needs=[key], rank=RANK) for key in chain))
+    assert env.ran() == [1000]
+    env.turn(m.CancelTasks([1000], [1]))
+    assert [env.take(m.InputsMissing).key for _ in chain] == [key + 1 for key in chain]
+    assert not env.sent
+    assert not env.core.state.fetches
+
+
+def test_who_asks_for_a_value_that_is_being_made_gets_it_or_is_told() -> None:
+    env = WorkerEnvironment(slots=2)
+    env.turn(compute(A, B))
+    ticket, other = env.core.state.running
+    now = env.core.promise(5, m.FetchValues(7, [A, C, B], "home"))
+    assert now == m.FetchValues(7, [C], "home")
+    env.effects.clear()
+    env.turn(finished(ticket))
+    assert env.effect(e.SendValue) == e.SendValue(A, [(5, 7, "home")])
+    env.take(m.TasksFinished)
+    env.turn(e.SlotRaised(1, other, [b"", "ValueError", "", b"", "", 4, "host"]))
+    assert env.take(m.ValuesMissing, 5) == m.ValuesMissing(7, [B])
+    env.take(m.TaskErred)
+    env.nothing_left()
+
+
+def test_value_promised_by_another_rank_is_then_made_here() -> None:
+    env = WorkerEnvironment()
+    env.turn(promised(A, needs=[B], rank=5))
+    fetch = env.take(m.FetchValues, 5)
+    env.turn(compute(B))
+    assert env.ran() == [B]
+    env.turn(e.FetchFailed(fetch.request, [B]))
+    env.nothing_left()
+    env.turn(finished(1))
+    env.take(m.TasksFinished)
+    assert env.ran() == [A]

@@ -1,0 +1,74 @@
+"""Which tasks go to a worker before their inputs are made?
+
+A policy, as in `placement.py`. Where few tasks follow each other and all are short, the way of each
+result to the scheduler and of the next task back takes longer than the tasks. There a task goes out
+as soon as all of its inputs are made or given to workers, to the one that has most of them. Workers
+send each other the results that they have promised, and the scheduler only hears of it. Whatever
+becomes of an input, the worker reports the task as one whose inputs are missing.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from mpicluster.scheduler.records import TaskRecord, TaskState, WorkerRecord
+
+#: A worker has at most so many tasks per slot before anything goes to it in this way.
+TASKS_PER_SLOT_MAX: Final = 8
+#: Tasks of a worker (the last ones), dependents of a task, and inputs that are looked at: what has
+#: more does not hang on the way of a single result.
+LOOKED_AT_MAX: Final = 16
+
+
+def next_ahead(
+    begin: Iterable[WorkerRecord], promise_s: float
+) -> Iterable[tuple[TaskRecord, WorkerRecord]]:
+    """Yield tasks and the workers that they should go to.
+
+    Looked at is what follows the last tasks of the workers to `begin` with, unless they have
+    enough, and what follows the tasks that have been yielded. Inputs that are expected to take
+    longer than `promise_s` are waited for: then the way through the scheduler hardly counts, and it
+    can still choose the place when they are made.
+    """
+    todo: deque[TaskRecord] = deque()
+    for worker in begin:
+        if not is_full(worker):
+            todo.extend(islice(reversed(worker.processing.values()), LOOKED_AT_MAX))
+    while todo:
+        task = todo.popleft()
+        if not task.dependents or task.expected_s > promise_s:
+            continue
+        for dependent in list(islice(task.dependents.values(), LOOKED_AT_MAX)):
+            if (
+                dependent.state is not TaskState.WAITING or dependent.group is not None
+                or len(dependent.dependencies) > LOOKED_AT_MAX
+            ):
+                continue
+            place = place_of_inputs(dependent, promise_s)
+            if place is not None and not place.paused and not is_full(place):
+                yield dependent, place
+                todo.append(dependent)
+
+
+def is_full(worker: WorkerRecord) -> bool:
+    """Return whether a worker has enough tasks for now."""
+    return len(worker.processing) >= TASKS_PER_SLOT_MAX * worker.slots
+
+
+def place_of_inputs(task: TaskRecord, promise_s: float) -> WorkerRecord | None:
+    """Return the worker that has or makes most of a task's inputs; None: one is not under way."""
+    held: dict[WorkerRecord, int] = {}
+    for dependency in task.dependencies:
+        worker = dependency.processing_on
+        if worker is not None:
+            if dependency.expected_s > promise_s:
+                return None
+            function = dependency.function
+            nbytes = function.nbytes_mean if function is not None else 0
+        elif dependency.who_has:
+            worker, nbytes = dependency.who_has[0], dependency.nbytes
+        else:
+            return None
+        held[worker] = held.get(worker, 0) + nbytes + 1
+    return max(held, key=lambda worker: (held[worker], -len(worker.processing)), default=None)
