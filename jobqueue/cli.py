@@ -29,6 +29,7 @@ from jobqueue.polling import wait_all
 from jobqueue.registry import find, known_jobs
 from jobqueue.spec import MAIL_EVENTS, check_job_id
 from jobqueue.states import JobState
+from jobqueue.streams import open_closed_streams
 from jobqueue.submission import preview
 from jobqueue.system import BatchSystem
 
@@ -391,6 +392,7 @@ def _age_s(folder: Path) -> float:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the commands as a program of their own, `python -m jobqueue`."""
+    open_closed_streams()
     parser = argparse.ArgumentParser(prog="jobqueue", description="Submit and watch batch jobs.")
     add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
     arguments = parser.parse_args(words)

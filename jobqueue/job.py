@@ -247,16 +247,18 @@ class Job:
                 state=JobState.CANCELLED, reason="The job was cancelled before it ran."
             )
         if status is None:
-            logger.warning(
-                "Job %s has left the queue of %s, and neither its folder nor the accounting tells "
-                "how it ended.",
-                self.id,
-                self.system.title,
-            )
-            status = JobStatus(
-                state=JobState.UNKNOWN,
-                reason="It left the queue; neither its folder nor the accounting tells its end.",
-            )
+            if self.folder is None:
+                reason = f"{self.system.title} knows no job of this id, nor does jobqueue."
+                logger.warning("Job %s: %s", self.id, reason)
+            else:
+                reason = "It left the queue; neither its folder nor the accounting tells its end."
+                logger.warning(
+                    "Job %s has left the queue of %s, and neither its folder nor the accounting "
+                    "tells how it ended.",
+                    self.id,
+                    self.system.title,
+                )
+            status = JobStatus(state=JobState.UNKNOWN, reason=reason)
             self.ended = True
         return self.note(status)
 

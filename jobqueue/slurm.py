@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobqueue.errors import SubmitError
+from jobqueue.errors import SpecError, SubmitError
 from jobqueue.shell import Command, Output
 from jobqueue.spec import JobSpec
 from jobqueue.states import JobState, JobStatus, combine
@@ -63,6 +63,10 @@ ENDS = {
     "PREEMPTED": "Slurm ended the job in favour of one with a higher priority; submit it again.",
 }
 
+NEVER = (
+    "Slurm cancelled the job, because one that it waits for has not ended in the way it waits for."
+)
+
 #: Slurm reports this exit code for a job whose output it could not open on the first node.
 _NO_OUTPUT_CODE = "0:53"
 NO_OUTPUT = (
@@ -111,6 +115,7 @@ REASONS = {
 
 _FORMAT = "%F|%K|%T|%N|%r"
 _NOT_THERE = "Invalid job id specified"
+_ELEMENT = re.compile(r"(\d+)_(\d+|\[.*\])")
 _SCONTROL = re.compile(r"\bJobState=(\S+) Reason=(\S+)")
 
 #: Variables that sbatch would believe rather than the directives of the script, after the directive
@@ -226,6 +231,21 @@ class Slurm(BatchSystem):
     def _submit_error(self, output: Output) -> SubmitError:
         return self.refused(output) if output.status else self.garbled(output)
 
+    def check_job_id(self, job_id: str) -> None:
+        """Raise `SpecError` for what is no number: one such id, and squeue tells of no job."""
+        element = _ELEMENT.fullmatch(job_id)
+        if element:
+            raise SpecError(
+                f"{job_id} is one element of an array, and jobs are known by the id of the whole "
+                f"array. Write {element[1]}: `logs` shows each element's output. To cancel one "
+                f"element alone: scancel {job_id}"
+            )
+        if not job_id.isdecimal():
+            raise SpecError(
+                f"The job id {job_id!r} cannot be right: the ids of Slurm are numbers. Copy the id "
+                "that `submit` printed."
+            )
+
     def status_command(self, job_ids: Sequence[str]) -> Command:
         """Return one squeue for all jobs."""
         ids = ",".join(job_ids)
@@ -260,7 +280,9 @@ class Slurm(BatchSystem):
         if state is None:
             return self.unknown_state(native)
         if state.final:
-            sentence = NO_OUTPUT if exit_code == _NO_OUTPUT_CODE else ENDS.get(word, "")
+            never = reason.strip("()") == "DependencyNeverSatisfied"
+            text = NO_OUTPUT if exit_code == _NO_OUTPUT_CODE else ENDS.get(word, "")
+            sentence = NEVER if never else text
         elif word == "CONFIGURING":
             sentence = "Its nodes are being started."
         elif state is JobState.QUEUED:

@@ -105,6 +105,8 @@ def command_spec(words: Sequence[str], options: Mapping[str, Any]) -> JobSpec:
 def attach(system: BatchSystem, job_id: str) -> Job:
     """Return the job of an id; see `BatchSystem.job`."""
     known = find(check_job_id(job_id), system.name)
+    if known is None:
+        system.check_job_id(job_id)
     full_id = known.job_id if known else job_id
     existing = system.poller.jobs.get(full_id)
     if existing is not None:

@@ -21,7 +21,7 @@ from jobqueue.config import SETTINGS, Configuration, Settings, load_configuratio
 from jobqueue.errors import SpecError, StatusError, SubmitError
 from jobqueue.script import body
 from jobqueue.shell import Command, Output, Runner, run
-from jobqueue.spec import OPTIONS, JobSpec, check_known, check_text
+from jobqueue.spec import OPTIONS, JobSpec, check_job_id, check_known, check_text
 from jobqueue.states import JobState, JobStatus
 
 if TYPE_CHECKING:
@@ -255,6 +255,10 @@ class BatchSystem(ABC):
         from jobqueue.submission import attach
 
         return attach(self, job_id)
+
+    def check_job_id(self, job_id: str) -> None:
+        """Raise `SpecError` for what can be no id of a job here."""
+        check_job_id(job_id)
 
     @classmethod
     def attach(cls, job_id: str) -> Job:

@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    importlib.import_module("jobqueue.streams").open_closed_streams()
     arguments = make_parser().parse_args(words)
     return _guarded(lambda: int(arguments.run(arguments)))
 

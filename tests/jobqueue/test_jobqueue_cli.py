@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -263,3 +264,22 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(home: Path, closed: str) -> None:
+    """The next file that was opened once got their numbers, and there was no stream to write to."""
+    code = (
+        "from jobqueue.streams import open_closed_streams; open_closed_streams(); import os, sys; "
+        "print('out'); print('err', file=sys.stderr); assert sys.stdin.read() == ''; "
+        "assert os.open('file', os.O_CREAT | os.O_RDWR) > 2"
+    )
+    words = f"{sys.executable} -c {shlex.quote(code)} {closed}"
+    done = subprocess.run(
+        ["bash", "-c", words], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("" if " >" in f" {closed}" else "out\n")
+    assert done.stderr == ("" if "2>" in closed else "err\n")
+    assert (home / "file").read_bytes() == b""

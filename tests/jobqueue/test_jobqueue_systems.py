@@ -208,6 +208,22 @@ def test_slurm_without_a_database() -> None:
     assert slurm.parse_accounting(["38"], array)["38"].state is JobState.CANCELLED
 
 
+def test_slurm_says_that_a_condition_can_no_longer_be_met() -> None:
+    line = "JobId=9 JobName=x JobState=CANCELLED Reason=DependencyNeverSatisfied ExitCode=0:0\n"
+    found = make("slurm").parse_accounting(["9"], answer(line, program="scontrol"))["9"]
+    assert found.state is JobState.CANCELLED
+    assert "one that it waits for has not ended in the way" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("job_id", "text"), [("38_2", "Write 38: .* scancel 38_2"), ("abc", "are numbers")]
+)
+def test_slurm_is_asked_about_numbers_only(job_id: str, text: str) -> None:
+    """One other id, and squeue tells of none of the jobs that it was asked about."""
+    with pytest.raises(SpecError, match=text):
+        make("slurm").job(job_id)
+
+
 def test_pbs_status() -> None:
     output = answer(recorded("pbs/qstat.json"), 153, "qstat: Unknown Job Id 999.pbs\n")
     ids = (
