@@ -66,7 +66,9 @@ class Job:
             )
             self.ended = True
         elif record.get("submission") == "submitted":
-            self._status = JobStatus(state=JobState.QUEUED)
+            # As another process found it last, should the batch system not answer this one.
+            running = record.get("state") == JobState.RUNNING.value
+            self._status = JobStatus(state=JobState.RUNNING if running else JobState.QUEUED)
 
     def __repr__(self) -> str:
         return f"<Job {self.id} of {self.system.title}: {self._status.state.value}>"
@@ -236,6 +238,8 @@ class Job:
                 native=status.native,
                 exit_status=status.exit_status,
             )
+        elif status.state is not before:
+            self._remember(state=status.state.value)
         return status.state is not before
 
     def end(self, status: JobStatus | None) -> bool:

@@ -122,6 +122,18 @@ def test_a_silent_batch_system_changes_no_state(
     assert job.wait(5) is JobState.COMPLETED
 
 
+def test_a_silent_batch_system_leaves_what_another_process_has_found(fake: FakeBatch) -> None:
+    """A job that was known to run was once told to be queued by the next process."""
+    job = fake.make().submit_command_line(["true"])
+    fake.set(job.id, state="running")
+    assert job.state is JobState.RUNNING
+    fake.misbehave(fake.status_program, "fail")
+    assert fake.make().job(job.id).state is JobState.RUNNING
+    fake.misbehave(fake.status_program, "")
+    fake.run(job.id)
+    assert fake.make().job(job.id).wait(5) is JobState.COMPLETED
+
+
 def test_waiting_for_a_silent_batch_system_ends_one_day(fake: FakeBatch) -> None:
     job = fake.make(silence_s_max=0.05).submit_command_line(["true"])
     fake.misbehave(fake.status_program, "fail")
