@@ -48,7 +48,7 @@ _TEXT_OPTIONS = (
     ("mail-user", "ADDRESS", "whom the batch system writes to"),
     ("memory-per-node", "SIZE", "such as 64GiB"),
     ("log-folder", "FOLDER", "holds one folder per job; default: mpicluster-jobs"),
-    ("working-folder", "FOLDER", "where the job runs; default: the current one"),
+    ("working-folder", "FOLDER", "where the job runs, and the script is; default: the current one"),
     ("python", "PATH", "the Python of the job; default: the one that runs this"),
 )
 _COUNT_OPTIONS = (

@@ -164,8 +164,8 @@ class JobSpec:
             raise SpecError(
                 "A job without a command was asked for. Name a script or a command to run."
             )
-        for word in self.command:
-            check_text("command", word, newlines=True)
+        for place, word in enumerate(self.command):
+            check_text("command", word, newlines=True, empty=place > 0)
         for name in ("name", "queue", "account", "constraint", "mail_user"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))

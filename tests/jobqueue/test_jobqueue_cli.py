@@ -283,3 +283,15 @@ def test_closed_streams_lead_nowhere(home: Path, closed: str) -> None:
     assert done.stdout == ("" if " >" in f" {closed}" else "out\n")
     assert done.stderr == ("" if "2>" in closed else "err\n")
     assert (home / "file").read_bytes() == b""
+
+
+def test_empty_arguments_reach_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; print(sys.argv[1:])"
+    words = ["--system", "local", "--command", sys.executable, "-c", code, "", "b", ""]
+    job_id = submit(capsys, *words)
+    assert main(["wait", job_id]) == 0
+    capsys.readouterr()
+    assert main(["logs", job_id]) == 0
+    assert capsys.readouterr().out == "['', 'b', '']\n"
+    assert main(["submit", "--system", "local", "--command", "", "b"]) == 1
+    assert "command is empty" in capsys.readouterr().err
