@@ -76,6 +76,7 @@ def check_task(state: SchedulerState, task: TaskRecord) -> None:
         state, key, f"on {task.processing_on}",
     )  # fmt: skip
     demand(not task.stealing or task.processing_on is not None, state, key, "stolen from nobody")
+    demand(not task.ahead or task.processing_on is not None, state, key, "ahead, but nowhere")
     demand((task.error is None) or task.state is TaskState.ERRED, state, key, "an error is left")
     for worker in task.who_has:
         demand(worker.has_what.get(key) is task, state, key, f"{worker} does not list it")
@@ -99,7 +100,7 @@ def check_links(state: SchedulerState, task: TaskRecord) -> None:
         missing += dependency.state is not TaskState.MEMORY
         listed = (dependency.dependents or {}).get(key) is task
         demand(listed == unfinished, state, key, f"{dependency} lists it: {listed}")
-    if task.state is TaskState.WAITING:
+    if task.state is TaskState.WAITING or task.ahead:
         demand(task.waiting_on == missing, state, key, f"{task.waiting_on=} but {missing=}")
         demand(missing > 0 or task.function is None, state, key, "waits for nothing")
     elif task.state is TaskState.READY:
@@ -142,6 +143,8 @@ def check_worker(state: SchedulerState, worker: WorkerRecord, decided: bool) -> 
     expect(worker.nbytes == nbytes, worker, f"nbytes {worker.nbytes}, counted {nbytes}")
     stealing = sum(task.stealing for task in worker.processing.values())
     expect(worker.stealing == stealing, worker, f"stealing {worker.stealing}, counted {stealing}")
+    ahead = sum(task.ahead for task in worker.processing.values())
+    expect(worker.ahead == ahead, worker, f"ahead {worker.ahead}, counted {ahead}")
     seconds = sum(task.expected_s for task in worker.processing.values())
     close = isclose(worker.duration_sum_s, seconds, abs_tol=SECONDS_TOLERANCE, rel_tol=1e-6)
     expect(close, worker, f"duration_sum_s {worker.duration_sum_s}, counted {seconds}")

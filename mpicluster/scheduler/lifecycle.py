@@ -128,6 +128,9 @@ def start_processing(
         task.attempt += 1
         task.processing_on = worker
         processing[task.key] = task
+        if task.waiting_on:
+            task.ahead = True
+            worker.ahead += 1
         if task.function is not None:
             expected_s = task.expected_s = task.function.duration_s
             worker.duration_sum_s += expected_s
@@ -150,12 +153,26 @@ def stop_processing(state: SchedulerState, task: TaskRecord) -> WorkerRecord:
     if task.stealing:
         task.stealing = False
         worker.stealing -= 1
+    if task.ahead:
+        task.ahead = False
+        worker.ahead -= 1
     if task.group is not None:
         for name, amount in task.group.options.resources:
             worker.resources_free[name] += amount
     task.processing_on = None
     state.touched[worker] = None
     return worker
+
+
+def catch_up(state: SchedulerState, task: TaskRecord) -> None:
+    """One more input is there of a task that went out before its inputs; it may run after the last.
+    """
+    worker = task.processing_on
+    task.waiting_on -= 1
+    if worker is not None and not task.waiting_on:
+        task.ahead = False
+        worker.ahead -= 1
+        state.touched[worker] = None
 
 
 def run_again(state: SchedulerState, task: TaskRecord, cause: str) -> None:
@@ -192,6 +209,8 @@ def put_in_memory(
                 missing = dependent.waiting_on = dependent.waiting_on - 1
                 if not missing:
                     become_ready(state, dependent, cause)
+            elif dependent.ahead:
+                catch_up(state, dependent)
     for dependency in task.dependencies:
         others = dependency.dependents
         if others:
@@ -263,7 +282,7 @@ def lose_value(state: SchedulerState, task: TaskRecord, cause: str) -> None:
             leave_queue(state, dependent)
             move(state, dependent, WAITING, cause)
             dependent.waiting_on = 1
-        elif dependent.state is WAITING:
+        elif dependent.state is WAITING or dependent.ahead:
             dependent.waiting_on += 1
     if not is_needed(task):
         release(state, task, cause)

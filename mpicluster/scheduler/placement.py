@@ -134,13 +134,14 @@ def room(state: SchedulerState, worker: WorkerRecord, next_task: TaskRecord | No
     """
     if worker.paused:
         return 0
-    config, slots, count = state.config, worker.slots, len(worker.processing)
+    config, slots, total = state.config, worker.slots, len(worker.processing)
+    count = total - worker.ahead
     if next_task is not None and next_task.function is not None:
-        mean_s = (worker.duration_sum_s + next_task.function.duration_s) / (count + 1)
+        mean_s = (worker.duration_sum_s + next_task.function.duration_s) / (total + 1)
     elif count <= slots:
         return slots - count + 1
     else:
-        mean_s = worker.duration_sum_s / count
+        mean_s = worker.duration_sum_s / total
     mean_s = max(mean_s, DURATION_S_MIN)
     ahead = min(int(config.prefetch_s * slots / mean_s), config.prefetch_tasks_max * slots)
     return slots + max(ahead, 1) - count

@@ -61,8 +61,8 @@ class TaskRecord:
     """A task, or a scattered value (then `function` is None)."""
 
     __slots__ = (
-        "attempt", "dependencies", "dependents", "error", "expected_s", "failures", "function",
-        "group", "key", "lineage", "nbytes", "payload", "priority", "processing_on",
+        "ahead", "attempt", "dependencies", "dependents", "error", "expected_s", "failures",
+        "function", "group", "key", "lineage", "nbytes", "payload", "priority", "processing_on",
         "pushed_to", "queue", "retries", "state", "stealing", "waiting_on", "wanted_by", "who_has",
     )  # fmt: skip
 
@@ -79,8 +79,10 @@ class TaskRecord:
         self.dependencies: tuple[TaskRecord, ...] = ()
         #: {key: task} of the unfinished tasks that need this value; None until there is one.
         self.dependents: dict[Key, TaskRecord] | None = None
-        #: How many of `dependencies` are not in memory; counted while WAITING.
+        #: How many of `dependencies` are not in memory; counted while WAITING or `ahead`.
         self.waiting_on = 0
+        #: PROCESSING although inputs are still being made, so that it cannot run yet.
+        self.ahead = False
         #: The workers that hold the value, in order of arrival; one-element tuples are shared.
         self.who_has: tuple[WorkerRecord, ...] = ()
         #: How many known tasks have this one among their `dependencies`; counted only with
@@ -121,9 +123,10 @@ class WorkerRecord:
     """A worker's rank, what it holds and what it is doing."""
 
     __slots__ = (
-        "alone", "description", "duration_sum_s", "freed", "frees_sent", "functions", "has_what",
-        "host", "last_heard", "last_progress", "local", "memory_limit", "metrics", "nbytes",
-        "paused", "processing", "rank", "resources", "resources_free", "slots", "stealing",
+        "ahead", "alone", "description", "duration_sum_s", "freed", "frees_sent", "functions",
+        "has_what", "host", "last_heard", "last_progress", "local", "memory_limit", "metrics",
+        "nbytes", "paused", "processing", "rank", "resources", "resources_free", "slots",
+        "stealing",
     )  # fmt: skip
 
     def __init__(self, rank: Rank, description: dict[str, Any]) -> None:
@@ -142,6 +145,9 @@ class WorkerRecord:
         self.duration_sum_s = 0.0
         #: How many of `processing` are being stolen back.
         self.stealing = 0
+        #: How many of `processing` cannot run yet. They take nobody's place: what an input waits
+        #: for, such as a task that its own task has submitted, must find one.
+        self.ahead = 0
         #: Ready tasks that would best run here because their inputs are here.
         self.local: ReadyQueue = PriorityQueue()
         #: Functions that it has been sent.
@@ -166,11 +172,11 @@ class WorkerRecord:
 
     def free_slots(self) -> int:
         """Return how many slots have nothing to do."""
-        return self.slots - len(self.processing) + self.stealing
+        return self.slots - len(self.processing) + self.ahead + self.stealing
 
     def queued_s(self) -> float:
         """Return how long a task sent now would wait for a slot, in seconds."""
-        count = len(self.processing)
+        count = len(self.processing) - self.ahead
         if count < self.slots:
             return 0.0
         return self.duration_sum_s * (count - self.slots + 1) / (count * self.slots)

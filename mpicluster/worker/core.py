@@ -415,7 +415,9 @@ class WorkerCore:
 
     def _on_worker_lost(self, message: m.WorkerLost, _now: float) -> None:
         for fetch in fetching.rank_lost(self.state, message.rank):
-            self._try_next_holder(fetch)
+            # Giving up a task for one of them may have made another needless.
+            if self.state.fetches.get(fetch.key) is fetch:
+                self._try_next_holder(fetch)
 
     def _try_next_holder(self, fetch: Fetch) -> None:
         """The rank that was asked does not have the value: ask the next, or give up."""

@@ -426,3 +426,20 @@ def test_copies_are_planned_anew_when_another_worker_has_the_only_value() -> Non
     assert env.task("a").who_has == (env.core.state.workers[4],)
     assert not env.core.replication.wanted
     assert not env.core.replication.sending
+
+
+def test_tasks_that_wait_for_their_inputs_take_no_places() -> None:
+    """What the input itself waits for must run, or it would wait for ever."""
+    env = SchedulerEnvironment(promise_s=10)
+    env.submit("a")
+    names = [f"b{number}" for number in range(7)]
+    env.submit(*names, needs=["a"])
+    assert [len(env.take(3, m.ComputeTasks).keys) for _ in range(2)] == [1, 7]
+    env.submit("child")  # of a, which waits for it
+    assert env.take(3, m.ComputeTasks).keys == [env.key("child")]
+    worker = env.core.state.workers[3]
+    assert (worker.ahead, len(worker.processing)) == (7, 9)
+    env.finish("child", 3)
+    env.finish("a", 3)
+    assert worker.ahead == 0
+    assert worker not in env.core.state.idle

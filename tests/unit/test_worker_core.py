@@ -124,6 +124,18 @@ def test_peer_is_lost_while_its_value_is_fetched() -> None:
     env.nothing_left()
 
 
+def test_peer_is_lost_from_which_one_task_needs_two_values() -> None:
+    """The second fetch had gone with the task, which was given up for the first."""
+    env = WorkerEnvironment()
+    env.turn(compute(C, needs=[B], holders={B: [5]}))
+    env.take(m.FetchValues, 5)
+    env.turn(compute(A, needs=[B, D], holders={B: [5], D: [5]}))
+    env.turn(m.WorkerLost(5, "a test"))
+    assert sorted(env.take(m.InputsMissing).key for _ in (A, C)) == [A, C]
+    env.nothing_left()
+    assert not env.core.state.fetches
+
+
 def test_scattered_value_arrives_while_it_waits_to_be_fetched() -> None:
     """No request for nothing may be left, which would never be answered."""
     env = WorkerEnvironment()
