@@ -9,9 +9,11 @@ from mpicluster.bench.case import Case
 CASES: Final[tuple[Case, ...]] = (
     *overhead.CASES,
     *dask_work.CASES,
-    *behaviour.CASES,
     *data_plane.CASES,
+    *behaviour.CASES,
+    *overhead.GRAPH_CASES,
     *patterns.CASES,
+    *overhead.MANY_CASES,
 )
 #: Measured from outside, by starting jobs.
 LAUNCH: Final = "launch"
