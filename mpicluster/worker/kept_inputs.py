@@ -31,7 +31,7 @@ class KeptInputs:
         self._nbytes: NBytes = 0
         #: What the slot has to be told with the next tasks: [(key, input), ...] and keys.
         self._to_keep: list[tuple[Key, Any]] = []
-        self._to_forget: list[Key] = []
+        self._to_forget: dict[Key, None] = {}
 
     def has(self, key: Key) -> bool:
         """Return whether the slot keeps an input, so that its key will do."""
@@ -56,6 +56,7 @@ class KeptInputs:
         self._kept[key] = nbytes
         self._nbytes += nbytes
         self._to_keep.append((key, found))
+        self._to_forget.pop(key, None)  # it would come after this order and undo it
         while len(self._kept) > KEPT_MAX or (self._nbytes > KEPT_BYTES_MAX and len(self._kept) > 1):
             self.forget(next(iter(self._kept)))
 
@@ -65,7 +66,7 @@ class KeptInputs:
         if nbytes is not None:
             self._nbytes -= nbytes
             self._recent.pop(key, None)
-            self._to_forget.append(key)
+            self._to_forget[key] = None
 
     def forget_dropped(self, keys: Iterable[Key]) -> None:
         """Have the slot forget values that are dropped from the store."""
@@ -85,5 +86,5 @@ class KeptInputs:
 
     def take_to_forget(self) -> list[Key]:
         """Return what the slot must be told to forget, after the tasks that it has."""
-        found, self._to_forget = self._to_forget, []
-        return found
+        found, self._to_forget = self._to_forget, {}
+        return list(found)

@@ -76,7 +76,7 @@ class Slot:
         self.durations: dict[int, float] = {}
         self.granted: deque[int] = deque()
         #: Keys of kept inputs that may go when the tasks that are here are done.
-        self.forgetting: deque[int] = deque()
+        self.forgetting: dict[int, None] = {}
         #: Mappings that user code keeps alive: place -> mappings.
         self.mapped: dict[Place, list[mmap.mmap]] = {}
         #: Inputs kept for several tasks: key -> pickle or (place, extents).
@@ -129,7 +129,9 @@ class Slot:
         for message in messages:
             if isinstance(message, p.RunTasks):
                 self.codes.update(dict(message.definitions))
-                self._kept.update(message.keep)
+                for key, found in message.keep:
+                    self._kept[key] = found
+                    self.forgetting.pop(key, None)  # an older order
                 self.queue.extend(
                     zip(
                         message.tickets, message.functions, message.payloads, message.inputs,
@@ -139,7 +141,7 @@ class Slot:
             elif isinstance(message, p.GrantSegment):
                 self.granted.append(message.offset)
             elif isinstance(message, p.ForgetInputs):
-                self.forgetting.extend(message.keys)
+                self.forgetting.update(dict.fromkeys(message.keys))
             elif isinstance(message, p.LetFuturesGo):
                 for ticket in message.tickets:
                     self._held.pop(ticket, None)
@@ -233,7 +235,8 @@ class Slot:
     def _forget(self) -> None:
         """Drop kept inputs that no task to come needs; their memory goes with `unmap`."""
         while self.forgetting:
-            key = self.forgetting.popleft()
+            key = next(iter(self.forgetting))
+            del self.forgetting[key]
             found = self._kept.pop(key, None)
             self._shared.pop(key, None)
             if found is None or isinstance(found, bytes):

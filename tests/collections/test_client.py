@@ -352,3 +352,15 @@ def test_the_error_of_a_persisted_value_reaches_what_is_computed_from_it(client)
     wait(failed)
     with pytest.raises(ValueError, match="persisted in vain"):
         dask.delayed(abs)(failed).compute()
+
+
+def test_tasks_with_more_shared_inputs_than_a_slot_keeps(client):
+    """Inputs that were pushed out and kept again in one turn were once missing in the slot."""
+    values = client.map(abs, range(150))
+    for turn in range(8):
+        starts = (0, 30, 60, 10)
+        sums = [
+            client.submit(lambda *some: sum(some), *values[start : start + 90], pure=False)
+            for start in starts
+        ]
+        assert client.gather(sums) == [sum(range(start, start + 90)) for start in starts], turn

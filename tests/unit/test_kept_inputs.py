@@ -59,3 +59,13 @@ def test_all_can_be_forgotten() -> None:
         use(kept, key)
     kept.forget_all()
     assert kept.take_to_forget() == [1, 2]
+
+
+def test_an_input_that_is_kept_again_is_not_forgotten_after_that() -> None:
+    """The order to forget it was once sent behind the one to keep it, and undid it."""
+    kept = KeptInputs()
+    for _ in range(2):
+        use(kept, 1)
+    kept.forget(1)
+    assert [use(kept, 1) for _ in range(3)] == ["value", "kept", "key"]
+    assert kept.take_to_forget() == []
