@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
+import math
+import re
 import shlex
 import sys
 import time
@@ -22,15 +23,15 @@ from jobqueue.config import SYSTEMS, load_configuration
 from jobqueue.detect import system_class
 from jobqueue.display import ProgressLine, say, show_json, show_table
 from jobqueue.errors import JobNotFound, JobqueueError, SpecError
-from jobqueue.folder import MAIN_ROLE
+from jobqueue.folder import MAIN_ROLE, RECORD
 from jobqueue.follow import follow, show_logs
 from jobqueue.job import Job
 from jobqueue.polling import wait_all
 from jobqueue.registry import find, known_jobs
 from jobqueue.spec import MAIL_EVENTS, check_job_id
 from jobqueue.states import JobState
-from jobqueue.streams import open_closed_streams
-from jobqueue.submission import preview
+from jobqueue.streams import abandon_output, open_closed_streams
+from jobqueue.submission import adopt, preview
 from jobqueue.system import BatchSystem
 
 #: `status` without ids shows jobs that ended within this time
@@ -87,7 +88,7 @@ def add_commands(subparsers: Any) -> None:
             parser.add_argument("--json", action="store_true", help="print JSON for scripts")
         elif name == "wait":
             parser.add_argument(
-                "--timeout", type=float, metavar="SECONDS", help="give up, with status 124"
+                "--timeout", type=_seconds, metavar="SECONDS", help="give up, with status 124"
             )
         elif name == "cancel":
             parser.add_argument(
@@ -97,6 +98,17 @@ def add_commands(subparsers: Any) -> None:
             parser.add_argument("-f", "--follow", action="store_true", help="until the jobs end")
             parser.add_argument("--role", default=MAIN_ROLE, help="another of the job's logs")
             parser.add_argument("--index", type=int, help="one element of a job array")
+
+
+def _seconds(text: str) -> float:
+    """Return a time that one can wait for."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
+    return seconds
 
 
 def _add_system(parser: argparse.ArgumentParser) -> None:
@@ -173,20 +185,30 @@ def _told(function: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
         try:
             return function(arguments)
         except JobqueueError as error:
-            say(f"mpicluster: {error}")
+            _say_all(str(error), error)
             folder = getattr(error, "folder", None)
-            if folder is not None:
-                say(f"mpicluster: {folder}/job.json says so too.")
+            if folder is not None and (folder / RECORD).exists():
+                say(f"mpicluster: {folder / RECORD} says so too.")
             return 1
-        except KeyboardInterrupt:
-            say("mpicluster: interrupted; the jobs go on.")
+        except KeyboardInterrupt as error:
+            notes = getattr(error, "__notes__", ())
+            _say_all("interrupted." if notes else "interrupted; the jobs go on.", error)
             return _INTERRUPTED
         except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-            # What Python still wants to write at its end goes nowhere, without a complaint.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon_output()
             return 0
+        except OSError as error:
+            say(f"mpicluster: the answer could not be written: {error.strerror or error}.")
+            abandon_output()
+            return 1
 
     return wrapper
+
+
+def _say_all(text: str, error: BaseException) -> None:
+    """Say what an error says, and what was noted about it on its way."""
+    for line in (text, *getattr(error, "__notes__", ())):
+        say(f"mpicluster: {line}")
 
 
 @_told
@@ -208,10 +230,10 @@ def run_submit(arguments: argparse.Namespace) -> int:
         job = system.submit_command_line(words, **options)
     else:
         job = system.submit(words[0], *words[1:], **options)
-    sys.stdout.write(f"{job.id}\n")
-    sys.stdout.flush()
     assert job.folder is not None
     say(f"{system.title} has taken job {job.id}; its folder is {job.folder.path}")
+    sys.stdout.write(f"{job.id}\n")
+    sys.stdout.flush()
     return _wait([job], None) if arguments.wait else 0
 
 
@@ -228,7 +250,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         options["run_options"] = _split(arguments.run_options)
     if arguments.signal is not None:
         name, _, seconds = arguments.signal.partition("@")
-        if not seconds.isdigit():
+        if not re.fullmatch("[0-9]{1,9}", seconds):
             raise SpecError(
                 f"The signal {arguments.signal!r} cannot be read. Write it as USR1@120."
             )
@@ -307,8 +329,15 @@ def run_cancel(arguments: argparse.Namespace) -> int:
     if not jobs:
         say("There is no job to cancel.")
         return 0
-    if not arguments.job_ids and not arguments.yes and sys.stdin.isatty():
-        say(f"These jobs would be cancelled: {', '.join(job.id for job in jobs)}. Go on? [y/N]")
+    if not arguments.job_ids and not arguments.yes:
+        every = ", ".join(job.id for job in jobs)
+        if not sys.stdin.isatty():
+            # Such as `cancel $job` in a script where the submission failed.
+            raise SpecError(
+                f"Jobs were to be cancelled and none was named; that would be all of yours: "
+                f"{every}. Name their ids, or say --yes to mean all."
+            )
+        say(f"These jobs would be cancelled: {every}. Go on? [y/N]")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             say("Nothing was cancelled.")
             return 1
@@ -319,7 +348,11 @@ def run_cancel(arguments: argparse.Namespace) -> int:
             continue
         try:
             job.cancel()
-            say(f"{job.system.title} was asked to cancel job {job.id}.")
+            if job.cancel_accepted:
+                say(f"{job.system.title} was asked to cancel job {job.id}.")
+            else:
+                say(f"{job.system.title} has no job {job.id} that it could cancel: it has ended.")
+                failed |= job.folder is None
         except JobqueueError as error:
             failed = True
             say(f"mpicluster: {error}")
@@ -360,23 +393,26 @@ def _jobs(arguments: argparse.Namespace, *, ended: bool = False) -> list[Job]:
     """
     systems: dict[str | None, BatchSystem] = {}
 
-    def job(system_name: str | None, job_id: str) -> Job:
-        if system_name not in systems:
-            systems[system_name] = _system(system_name)
-        return systems[system_name].job(job_id)
+    def system(name: str | None) -> BatchSystem:
+        if name not in systems:
+            systems[name] = _system(name)
+        return systems[name]
 
     wanted = None if arguments.system in (None, "auto") else arguments.system
     if arguments.job_ids:
         found = []
         for job_id in arguments.job_ids:
             known = find(check_job_id(job_id), wanted)
-            found.append(job(known.system if known else wanted, known.job_id if known else job_id))
+            if known is None:
+                found.append(system(wanted).job(job_id))
+            else:
+                found.append(adopt(system(known.system), known.job_id, known.folder))
         return found
     chosen = []
     for known in known_jobs():
         if known.system not in SYSTEMS or wanted not in (None, known.system):
             continue
-        one = job(known.system, known.job_id)
+        one = adopt(system(known.system), known.job_id, known.folder)
         if not one.ended or (ended and _age_s(known.folder.path) < _RECENT_S):
             chosen.append(one)
     return chosen

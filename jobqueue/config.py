@@ -7,6 +7,7 @@ Other tables belong to others and are not looked at. This file must never decide
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,10 @@ from jobqueue.errors import ConfigError, SpecError
 from jobqueue.spec import OPTIONS, check_known
 
 SYSTEMS = ("slurm", "pbs", "sge", "lsf", "local")
+
+
+_SECONDS_MAX = 10 * 366 * 86400
+_MAY_BE_NOTHING = ("file_patience_s", "silence_s_max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +48,14 @@ class Settings:
         for one in fields(self):
             value = getattr(self, one.name)
             if one.name.endswith(("_s", "_s_min", "_s_max")) and (
-                isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not (0 if one.name in _MAY_BE_NOTHING else 0.001) <= value < _SECONDS_MAX
             ):
                 raise SpecError(
-                    f"{one.name} is {value!r}; it must be a number of seconds, 0 or more."
+                    f"{one.name} is {value!r}; it must be a number of seconds, "
+                    f"{'0 or more' if one.name in _MAY_BE_NOTHING else 'more than 0'} and less "
+                    f"than {_SECONDS_MAX:,} (ten years)."
                 )
             if isinstance(one.default, str) and not isinstance(value, str):
                 raise SpecError(f"{one.name} is {value!r}; it must be a text in quotes.")
@@ -96,9 +105,11 @@ def configuration_files() -> tuple[Path, ...]:
     """Return the files that are read, the weakest first: the administrators', the user's, the
     project's.
     """
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    user = Path(home).expanduser() / "mpicluster.toml"
-    return (Path("/etc/mpicluster.toml"), user, Path("mpicluster.toml"))
+    files = [Path("/etc/mpicluster.toml"), Path("mpicluster.toml")]
+    with contextlib.suppress(RuntimeError):  # a user without a home has no file there
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        files.insert(1, home / "mpicluster.toml")
+    return tuple(files)
 
 
 def load_configuration(files: Iterable[Path] | None = None) -> Configuration:

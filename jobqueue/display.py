@@ -24,6 +24,7 @@ _COLOURS = {
     JobState.CANCELLED: "magenta",
     JobState.UNKNOWN: "yellow",
 }
+_TITLES = ("job", "system", "name", "state", "exit", "remark")
 #: wide enough for sentences, where no terminal says how wide it is
 _PLAIN_WIDTH = 200
 
@@ -36,8 +37,23 @@ def show_table(jobs: Sequence[Job]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     table = Table(box=None, pad_edge=False)
-    for title in ("job", "system", "name", "state", "exit", "remark"):
-        table.add_column(title, overflow="fold", no_wrap=title != "remark")
+    # Where a line is too narrow, names give way first; what one types again stays whole.
+    whole = {
+        "job": max(len(job.id) for job in jobs),
+        "system": max(len("system"), *(len(job.system.name) for job in jobs)),
+        "state": max(len(job.last_status.state.value) for job in jobs),
+        "exit": len("exit"),
+    }
+    left = console.width - sum(whole.values()) - len(_TITLES) + 1
+    longest = max(len(job.name) for job in jobs)
+    name_width = max(len("name"), min(longest, left // 2))
+    for title in _TITLES:
+        if title in whole:
+            table.add_column(title, min_width=max(whole[title], len(title)), no_wrap=True)
+        elif title == "name":
+            table.add_column(title, width=name_width, no_wrap=True, overflow="ellipsis")
+        else:
+            table.add_column(title, overflow="fold")
     for job in jobs:
         status = job.last_status
         # Texts, not markup: a job may be called "[red]".

@@ -28,24 +28,33 @@ class SystemNotFound(JobqueueError):  # noqa: N818 - says what happened, as JobF
 class CommandError(JobqueueError):
     """A command of the batch system could not be run to its end."""
 
-    def __init__(self, message: str, *, started: bool) -> None:
+    def __init__(self, message: str, *, started: bool, printed: str = "") -> None:
         super().__init__(message)
         #: whether the command began to run: if so, its effect is not known
         self.started = started
+        #: what it had printed on standard output by then
+        self.printed = printed
 
 
 class SubmitError(JobqueueError):
     """The batch system did not take a job.
 
     `transient` says whether the same submission may succeed later (a busy or silent batch system),
-    `folder` is the job's folder, whose `job.json` repeats the reason, or None when none was made.
+    `in_doubt` whether a job may have come of it all the same, `folder` is the job's folder, whose
+    `job.json` repeats the reason, or None when none was made.
     """
 
     def __init__(
-        self, message: str, *, transient: bool = False, folder: Path | None = None
+        self,
+        message: str,
+        *,
+        transient: bool = False,
+        in_doubt: bool = False,
+        folder: Path | None = None,
     ) -> None:
         super().__init__(message)
         self.transient = transient
+        self.in_doubt = in_doubt
         self.folder = folder
 
 

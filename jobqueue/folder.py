@@ -9,6 +9,7 @@ systems alike.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobqueue.errors import JobNotFound, SubmitError
+from jobqueue.errors import SubmitError
 from jobqueue.states import ExitRecord
 
 SCRIPT = "job.sh"
@@ -52,6 +53,8 @@ class JobFolder:
             self.path.mkdir()
             self.write(SCRIPT, script.encode())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()  # what could be made of it; nobody would know what it is
             raise SubmitError(
                 f"The folder of the job could not be made: {self.path}: {error.strerror or error}. "
                 "Name a folder on a file system that login and compute nodes share and that you "
@@ -102,37 +105,39 @@ class JobFolder:
                 continue
         return found
 
-    def roles(self) -> list[str]:
-        """Return the roles that have a log, the command's first."""
-        names = sorted(name.removesuffix(".log") for name in self._names() if name.endswith(".log"))
+    def roles(self, indices: range | None = None) -> list[str]:
+        """Return the roles that have a log, the command's first, then by name; `indices` are those
+        of the array.
+        """
+        names = {name.removesuffix(".log") for name in self._names() if name.endswith(".log")}
+        if indices is not None:
+            names = {name.rpartition("-")[0] for name in names if _index(name) in indices}
         return sorted(
-            names, key=lambda name: (not name.startswith(MAIN_ROLE), name.startswith(BATCH_ROLE))
+            names, key=lambda name: (name != MAIN_ROLE, name == BATCH_ROLE, len(name), name)
         )
 
     def log(self, role: str = MAIN_ROLE, index: int | None = None) -> Path:
         """Return the path of a role's log."""
         return self.path / f"{slug(role)}{suffix(index)}.log"
 
-    def read_log(self, role: str = MAIN_ROLE, index: int | None = None) -> str:
-        """Return a role's log so far: empty before the job runs, `JobNotFound` for a role that it
-        does not have.
-        """
-        path = self.log(role, index)
-        try:
-            return path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            if role in (MAIN_ROLE, BATCH_ROLE):
-                return ""
-            raise JobNotFound(
-                f"The log of {role!r} was asked for, and {self.path} has only: "
-                f"{', '.join(self.roles()) or 'none'}. Name one of these."
-            ) from None
-
     def _names(self) -> list[str]:
         try:
             return [entry.name for entry in self.path.iterdir()]
         except OSError:
             return []
+
+
+def _index(name: str) -> int | None:
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else None
+
+
+def read_log(path: Path) -> str:
+    """Return a log so far; one that is not there yet is empty."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def suffix(index: int | None) -> str:

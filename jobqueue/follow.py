@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobqueue.display import say
-from jobqueue.errors import JobNotFound
-from jobqueue.folder import BATCH_ROLE
+from jobqueue.folder import BATCH_ROLE, MAIN_ROLE
 from jobqueue.job import Job
 
 #: new lines should appear at once for a human, and a file system should hardly notice
 FOLLOW_INTERVAL_S = 0.5
 _PIECE_BYTES = 1 << 20
+#: so many of the other logs are named
+_ROLES_SHOWN = 8
 
 
 class _Tail:
@@ -51,6 +52,7 @@ def show_logs(jobs: Sequence[Job], role: str, index: int | None) -> None:
         _copy(tail)
     for job in jobs:
         _tell_if_silent(job, role)
+        _tell_of_others(job, role)
 
 
 def follow(
@@ -77,6 +79,9 @@ def follow(
         sleep(FOLLOW_INTERVAL_S)
     for job in jobs:
         _tell_if_silent(job, role)
+        _tell_of_others(job, role)
+        if job.folder is not None and not job.folder.path.is_dir():
+            say(f"Job {job.id}: its folder {job.folder.path} is gone, so some output is missing.")
         say(
             " ".join(
                 f"Job {job.id}: {job.last_status.state.value}. {job.last_status.reason}".split()
@@ -85,34 +90,41 @@ def follow(
 
 
 def _tails(jobs: Sequence[Job], role: str, index: int | None) -> list[_Tail]:
-    tails = []
-    for job in jobs:
-        job.output(role, index)  # says so when there is no such job or role
-        assert job.folder is not None
-        indices: list[int | None] = [index]
-        if job.array is not None and index is None:
-            indices = list(job.array.indices)
-        for one in indices:
-            title = f"job {job.id}" if one is None else f"job {job.id}, element {one}"
-            tails.append(_Tail(title, job.folder.log(role, one)))
-    return tails
+    return [
+        _Tail(f"job {job.id}" if element is None else f"job {job.id}, element {element}", path)
+        for job in jobs
+        for element, path in job.logs(role, index).items()
+    ]
 
 
 def _copy(tail: _Tail) -> None:
+    """Copy bytes: what a job printed need not be text."""
+    sys.stdout.flush()
     while piece := tail.read():
-        sys.stdout.write(piece.decode(errors="replace"))
-        sys.stdout.flush()
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
 def _tell_if_silent(job: Job, role: str) -> None:
     """Say what the batch system wrote when the job itself has written nothing: why it could not
     start, say.
     """
-    if job.folder is None or role == BATCH_ROLE or any(t.read() for t in _tails([job], role, None)):
+    if role == BATCH_ROLE or any(tail.read() for tail in _tails([job], role, None)):
         return
-    try:
-        said = job.output(BATCH_ROLE).strip()
-    except JobNotFound:
-        return
+    said = job.output(BATCH_ROLE).strip()
     if said:
         say(f"Job {job.id} has printed nothing; {job.system.title} wrote:\n{said}")
+
+
+def _tell_of_others(job: Job, role: str) -> None:
+    """Say where more was printed, by tasks on workers say."""
+    if role != MAIN_ROLE or job.folder is None:
+        return
+    others = [one for one in job.roles() if one not in (MAIN_ROLE, BATCH_ROLE)]
+    printed = [one for one in others if any(log.stat().st_size for log in job.logs(one).values())]
+    if printed:
+        many = f" and {len(printed) - _ROLES_SHOWN} more" if len(printed) > _ROLES_SHOWN else ""
+        say(
+            f"Job {job.id} has printed more, which --role shows: "
+            f"{', '.join(printed[:_ROLES_SHOWN])}{many}."
+        )

@@ -40,14 +40,23 @@ sys.exit(run_stored_function({path!r}))
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """What a function left: a value, or an exception and the text of its traceback."""
+    """What a function left: a value, or an exception and the text of its traceback, or neither."""
 
     returned: Any = None
     exception: BaseException | None = None
     traceback: str = ""
+    #: the exit status of a function that left by `sys.exit` and so returned nothing
+    left_with: int | None = None
 
-    def value(self) -> Any:
+    def value(self, job_id: str) -> Any:
         """Return the value or raise the exception, which then has its remote traceback as cause."""
+        if self.left_with is not None:
+            raise JobFailed(
+                f"The function of job {job_id} left by sys.exit with status {self.left_with}, so "
+                "there is no result. Let it return a value.",
+                job_id=job_id,
+                exit_status=self.left_with,
+            )
         if self.exception is None:
             return self.returned
         raise self.exception from RemoteTraceback(self.traceback)
@@ -86,22 +95,28 @@ def run_stored_function(path: str) -> int:
     try:
         function, arguments = pickle.loads((folder.path / FUNCTION).read_bytes())
         result = StoredResult(returned=function(*arguments))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - all of it goes back
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            sys.stderr.write(leaving.code + "\n")
+        status = _status(leaving)
+        folder.write(name, _pack(StoredResult(left_with=status)))
+        return status
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - all of it goes back
         text = traceback.format_exc()
         sys.stderr.write(text)
-        if isinstance(error, SystemExit):
-            return _leave(error)
-        folder.write(name, _pack(StoredResult(exception=error, traceback=text)))
+        if isinstance(error, KeyboardInterrupt):  # who asks for the result was not interrupted
+            told: BaseException = InterruptedError("The function was interrupted in its job.")
+        else:
+            told = error
+        folder.write(name, _pack(StoredResult(exception=told, traceback=text)))
         return 1
     packed = _pack(result)
     folder.write(name, packed)
     return 0 if pickle.loads(packed).exception is None else 1
 
 
-def _leave(error: SystemExit) -> int:
-    """Return the exit status that Python would give for this `sys.exit`; the function left no
-    result.
-    """
+def _status(error: SystemExit) -> int:
+    """Return the exit status that Python would give for this `sys.exit`."""
     if error.code is None:
         return 0
     return error.code if isinstance(error.code, int) else 1

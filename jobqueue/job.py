@@ -8,11 +8,13 @@ allowed changes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.errors import CancelError, JobFailed, JobNotFound
-from jobqueue.folder import MAIN_ROLE, JobFolder
+from jobqueue.errors import CancelError, JobFailed, JobNotFound, SpecError
+from jobqueue.folder import BATCH_ROLE, MAIN_ROLE, JobFolder, read_log
 from jobqueue.functions import load_result
 from jobqueue.polling import wait_all
 from jobqueue.spec import Array
@@ -25,6 +27,8 @@ logger = logging.getLogger("jobqueue")
 
 #: so many of the last lines of its output stand in the error of a failed job
 _LINES_IN_ERROR = 15
+#: a job whose end nobody knows is no longer asked about after so many seconds out of the queue
+_FORGOTTEN_AFTER_S = 24 * 3600
 
 
 class Job:
@@ -44,8 +48,9 @@ class Job:
         self.cancel_accepted = False
         #: whether nothing more will become known: it has ended, or left the queue without a trace
         self.ended = False
-        #: when the queue was first found without it, by the poller's clock
+        #: when the queue was first found without it: by the poller's clock, in seconds since 1970
         self.left_at: float | None = None
+        self.left_queue_at: float | None = None
         self._status = JobStatus(state=JobState.UNKNOWN if folder is None else JobState.NEW)
         self._restore()
 
@@ -55,20 +60,38 @@ class Job:
         self.name = str(record.get("name", ""))
         self.cancel_accepted = bool(record.get("cancel_accepted"))
         if self.array is None and record.get("array"):
-            self.array = Array.parse(record["array"])
-        known = [state for state in JobState if state.final and state.value == record.get("state")]
-        if known:
+            self.array = self._restored_array(record["array"])
+        left = record.get("left_queue_at")
+        self.left_queue_at = float(left) if isinstance(left, (int, float)) else None
+        state = next((one for one in JobState if one.value == record.get("state")), None)
+        exit_status = record.get("exit_status")
+        if state is not None and (state.final or self._forgotten(state)):
             self._status = JobStatus(
-                state=known[0],
+                state=state,
                 reason=str(record.get("reason", "")),
                 native=str(record.get("native", "")),
-                exit_status=record.get("exit_status"),
+                exit_status=exit_status if isinstance(exit_status, int) else None,
             )
             self.ended = True
         elif record.get("submission") == "submitted":
             # As another process found it last, should the batch system not answer this one.
-            running = record.get("state") == JobState.RUNNING.value
+            running = state is JobState.RUNNING
             self._status = JobStatus(state=JobState.RUNNING if running else JobState.QUEUED)
+
+    def _restored_array(self, text: object) -> Array | None:
+        try:
+            return Array.parse(str(text))
+        except SpecError as error:
+            logger.warning(
+                "The record of job %s is damaged, in %s: %s", self.id, self.folder, error
+            )
+            return None
+
+    def _forgotten(self, state: JobState) -> bool:
+        """Whether the job has been out of the queue for so long that nobody will tell its end."""
+        left_at = self.left_queue_at
+        unknown = state is JobState.UNKNOWN and left_at is not None
+        return unknown and time.time() - (left_at or 0) > _FORGOTTEN_AFTER_S
 
     def __repr__(self) -> str:
         return f"<Job {self.id} of {self.system.title}: {self._status.state.value}>"
@@ -125,7 +148,8 @@ class Job:
         return self._status.state
 
     def cancel(self) -> None:
-        """Ask the batch system to end the job; a job that has ended already is left alone.
+        """Ask the batch system to end the job; a job that has ended already is left alone, and
+        `cancel_accepted` stays False.
 
         Raises `CancelError` when the batch system refuses and `CommandError` when it does not
         answer.
@@ -137,7 +161,7 @@ class Job:
         )
         said = f"{output.stderr} {output.stdout}"
         if any(part in said for part in self.system.already_ended):
-            self.system.poller.hurry()
+            self.system.poller.hurry()  # the next look tells how it ended
             return
         if output.status != 0:
             raise CancelError(
@@ -155,15 +179,40 @@ class Job:
         `role` names another of the job's logs (`roles` lists them), `index` an element of an array;
         without it the logs of all elements follow each other.
         """
-        if self.array is None or index is not None:
-            return self._folder().read_log(role, index)
-        return "".join(self._folder().read_log(role, element) for element in self.array.indices)
+        return "".join(read_log(log) for log in self.logs(role, index).values())
+
+    def logs(self, role: str = MAIN_ROLE, index: int | None = None) -> dict[int | None, Path]:
+        """Return the files that `output` reads, by element of the array: None for a job without.
+        The file of a job that has not begun is not there yet.
+
+        Raises `JobNotFound` for a role or an element that the job does not have.
+        """
+        folder = self._folder()
+        elements = self._elements
+        if index is not None:
+            if index not in elements:
+                has = "it is no array" if self.array is None else f"its array is {self.array}"
+                raise JobNotFound(
+                    f"Element {index} of job {self.id} was asked for, and {has}. "
+                    f"{'Leave the index out.' if self.array is None else 'Name one of these.'}"
+                )
+            elements = (index,)
+        logs = {element: folder.log(role, element) for element in elements}
+        if role in (MAIN_ROLE, BATCH_ROLE):
+            return logs
+        logs = {element: log for element, log in logs.items() if log.exists()}
+        if not logs:
+            raise JobNotFound(
+                f"The log of {role!r} was asked for, and {folder.path} has only: "
+                f"{', '.join(self.roles()) or 'none'}. Name one of these."
+            )
+        return logs
 
     def roles(self) -> list[str]:
-        """Return the names of the job's logs: "output", "batch" and those that the program itself
-        writes.
+        """Return the names of the job's logs: "output", "batch", "worker-2" and others that the
+        program itself writes.
         """
-        return self._folder().roles()
+        return self._folder().roles(None if self.array is None else self.array.indices)
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait, and return what the submitted function returned; for an array, a list in the order
@@ -175,15 +224,14 @@ class Job:
         state = self.wait(timeout_s)
         folder = self._folder()
         patience_s = self.system.settings.file_patience_s
-        indices: list[int | None] = [None] if self.array is None else list(self.array.indices)
         results = []
-        for index in indices:
+        for index in self._elements:
             found = load_result(folder, index, patience_s if state is JobState.COMPLETED else 0)
             if found is None:
                 raise JobFailed(
                     self.failure(), job_id=self.id, exit_status=self._status.exit_status
                 )
-            results.append(found.value())
+            results.append(found.value(self.id))
         return results[0] if self.array is None else results
 
     def failure(self) -> str:
@@ -206,13 +254,18 @@ class Job:
     @property
     def n_elements(self) -> int:
         """How many exit records the job leaves."""
-        return 1 if self.array is None else len(self.array.indices)
+        return len(self._elements)
+
+    @property
+    def _elements(self) -> Sequence[int | None]:
+        """The indices of the array, None alone for a job without."""
+        return (None,) if self.array is None else self.array.indices
 
     def exit_records(self) -> Mapping[int | None, ExitRecord]:
         """Return the exit records that are there."""
         if self.folder is None:
             return {}
-        return self.folder.exit_records([None] if self.array is None else list(self.array.indices))
+        return self.folder.exit_records(self._elements)
 
     @property
     def ended_by_signal(self) -> bool:
@@ -239,7 +292,9 @@ class Job:
                 exit_status=status.exit_status,
             )
         elif status.state is not before:
-            self._remember(state=status.state.value)
+            self._remember(
+                state=status.state.value, reason=status.reason, left_queue_at=self.left_queue_at
+            )
         return status.state is not before
 
     def end(self, status: JobStatus | None) -> bool:
@@ -247,24 +302,39 @@ class Job:
         accounting tells.
         """
         if status is None and self.cancel_accepted:
-            status = JobStatus(
-                state=JobState.CANCELLED, reason="The job was cancelled before it ran."
-            )
+            status = self._cancelled()
         if status is None:
-            if self.folder is None:
-                reason = f"{self.system.title} knows no job of this id, nor does jobqueue."
-                logger.warning("Job %s: %s", self.id, reason)
-            else:
-                reason = "It left the queue; neither its folder nor the accounting tells its end."
-                logger.warning(
-                    "Job %s has left the queue of %s, and neither its folder nor the accounting "
-                    "tells how it ended.",
-                    self.id,
-                    self.system.title,
-                )
+            reason = (
+                f"{self.system.title} knows no job of this id, nor does jobqueue."
+                if self.folder is None
+                else f"It left the queue of {self.system.title}; neither its folder nor the "
+                "accounting tells how it ended."
+            )
+            logger.warning("Job %s: %s", self.id, reason)
             status = JobStatus(state=JobState.UNKNOWN, reason=reason)
             self.ended = True
         return self.note(status)
+
+    def leave_queue(self, now: float) -> None:
+        """Note that the queue no longer holds the job; `now` by the poller's clock."""
+        if self.left_at is None:
+            self.left_at, self.left_queue_at = now, time.time()
+
+    def return_to_queue(self) -> None:
+        """Note that the queue holds the job, perhaps again."""
+        self.left_at = self.left_queue_at = None
+
+    def _cancelled(self) -> JobStatus:
+        """Return how a job ended that the batch system agreed to cancel, and of which nothing more
+        is known.
+        """
+        statuses = [record.status for record in self.exit_records().values()]
+        ran = bool(statuses) or any(log.exists() for log in self.logs().values())
+        return JobStatus(
+            state=JobState.CANCELLED,
+            reason="The job was cancelled." if ran else "The job was cancelled before it ran.",
+            exit_status=max(statuses, default=None),
+        )
 
     def _remember(self, **values: Any) -> None:
         """Write to the folder, so that later processes need not ask; a folder that was deleted

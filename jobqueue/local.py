@@ -129,7 +129,7 @@ class Local(BatchSystem):
         words = output.stdout.split()
         if output.status == 0 and len(words) == 1 and _ID.fullmatch(words[0]):
             return words[0]
-        raise self.refused(output) if output.status else self.garbled(output)
+        raise self.submit_error(output)
 
     def status_command(self, job_ids: Sequence[str]) -> Command:
         """Return a command that looks for the supervisors in /proc."""

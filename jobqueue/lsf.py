@@ -167,7 +167,7 @@ class LSF(BatchSystem):
         match = re.search(r"^Job <(\d+)> is submitted to ", output.stdout, re.MULTILINE)
         if match and output.status == 0:
             return match[1]
-        raise self.refused(output) if output.status else self.garbled(output)
+        raise self.submit_error(output)
 
     def status_command(self, job_ids: Sequence[str]) -> Command:
         """Return one bjobs for all jobs; -a adds those that ended within the last hour or so."""

@@ -169,7 +169,7 @@ class PBS(BatchSystem):
         lines = output.stdout.strip().splitlines()
         if output.status == 0 and lines and re.fullmatch(r"\d+(\[\])?\.[\w.-]+", lines[-1]):
             return lines[-1]
-        raise self.refused(output) if output.status else self.garbled(output)
+        raise self.submit_error(output)
 
     def status_command(self, job_ids: Sequence[str]) -> Command:
         """Return one qstat for all jobs, those included that have finished."""

@@ -56,6 +56,8 @@ class Poller:
     def add(self, job: Job) -> None:
         """Ask about this job from now on."""
         self.jobs[job.id] = job
+        if job.left_queue_at is not None:  # an earlier process has found so
+            job.left_at = self.clock() - max(time.time() - job.left_queue_at, 0)
         self.hurry()
 
     def hurry(self) -> None:
@@ -84,7 +86,7 @@ class Poller:
             if status is None or status.state.final:
                 left.append((job, status))
             else:
-                job.left_at = None
+                job.return_to_queue()
                 changed |= job.note(status)
         if left:
             changed |= self._decide(left, now)
@@ -131,8 +133,8 @@ class Poller:
         told = self._ask_accounting(asked) if asked else {}
         changed = False
         for job, status in left:
-            if job.left_at is None:
-                job.left_at = now
+            job.leave_queue(now)
+            assert job.left_at is not None
             word = told.get(job.id)
             end = self._end(job, word or status)
             patient = now - job.left_at < self.system.settings.file_patience_s

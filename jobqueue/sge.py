@@ -183,7 +183,7 @@ class SGE(BatchSystem):
         match = re.fullmatch(r"(\d+)(\.\d+-\d+:\d+)?", lines[-1]) if lines else None
         if match and output.status == 0:
             return match[1]
-        raise self.refused(output) if output.status else self.garbled(output)
+        raise self.submit_error(output)
 
     def status_command(self, job_ids: Sequence[str]) -> Command:
         """Return one qstat for all jobs of this user; qstat itself puts the name of the user for

@@ -8,6 +8,7 @@ a hanging command is killed with all its children.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -78,12 +79,7 @@ def run(command: Command, timeout_s: float) -> Output:
                 start_new_session=True,  # so that a wrapper dies with the program it waits for
             )
     except OSError as error:
-        raise CommandError(
-            f"The command {program!r} could not be started: {error.strerror or error}. It belongs "
-            "to the batch system, so it is there on a login node of the cluster: run this there, "
-            "or name another --system.",
-            started=False,
-        ) from error
+        raise CommandError(_not_started(program, error), started=False) from error
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     except BaseException as error:
@@ -94,12 +90,27 @@ def run(command: Command, timeout_s: float) -> Output:
             f"The command {program!r} did not answer within {timeout_s:g} s and was ended. The "
             "batch system is busy or down: try again later, or ask its administrators.",
             started=True,
+            printed=(error.stdout or b"").decode(errors="replace"),
         ) from error
     return Output(
         command=command,
         status=process.returncode,
         stdout=stdout.decode(errors="replace"),
         stderr=stderr.decode(errors="replace"),
+    )
+
+
+def _not_started(program: str, error: OSError) -> str:
+    """Return the sentence for a command that the system did not start."""
+    if error.errno == errno.E2BIG:
+        return (
+            f"The command {program!r} could not be started: its words are more than this machine "
+            "allows. Make the array shorter, or name fewer jobs at once."
+        )
+    return (
+        f"The command {program!r} could not be started: {error.strerror or error}. It belongs to "
+        "the batch system, so it is there on a login node of the cluster: run this there, or name "
+        "another --system."
     )
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobqueue.errors import SpecError, SubmitError
+from jobqueue.errors import SpecError
 from jobqueue.shell import Command, Output
 from jobqueue.spec import JobSpec
 from jobqueue.states import JobState, JobStatus, combine
@@ -116,6 +116,8 @@ REASONS = {
 _FORMAT = "%F|%K|%T|%N|%r"
 _NOT_THERE = "Invalid job id specified"
 _ELEMENT = re.compile(r"(\d+)_(\d+|\[.*\])")
+#: Slurm counts jobs in 32 bits, and none is 0.
+_ID_MAX = 2**32 - 1
 _SCONTROL = re.compile(r"\bJobState=(\S+) Reason=(\S+)")
 
 #: Variables that sbatch would believe rather than the directives of the script, after the directive
@@ -129,13 +131,14 @@ OVERRIDING = {
     "--exclusive": "SBATCH_EXCLUSIVE",
     "--mem": "SBATCH_MEM_PER_NODE",
     "--gpus-per-node": "SBATCH_GPUS_PER_NODE",
-    "--array": "SBATCH_ARRAY_INX",
     "--output": "SBATCH_OUTPUT",
     "--open-mode": "SBATCH_OPEN_MODE",
     "--signal": "SBATCH_SIGNAL",
     "--requeue": "SBATCH_REQUEUE",
     "--no-requeue": "SBATCH_NO_REQUEUE",
 }
+#: Variables that would make of any job something else: an array, or one that sbatch waits for.
+ALWAYS_HIDDEN = ("SBATCH_ARRAY_INX", "SBATCH_WAIT")
 
 
 class Slurm(BatchSystem):
@@ -217,6 +220,7 @@ class Slurm(BatchSystem):
         """Return the command line of sbatch."""
         given = {line.split("=")[0] for line in self.directives(spec)}
         hidden = tuple(name for option, name in OVERRIDING.items() if option in given)
+        hidden += ALWAYS_HIDDEN
         words = ("sbatch", "--parsable", *_output(script.parent, spec), script.name)
         return Command(words, folder=script.parent, without=hidden)
 
@@ -224,15 +228,12 @@ class Slurm(BatchSystem):
         """Return the id from the last line of `sbatch --parsable`: `id` or `id;cluster`."""
         lines = output.stdout.strip().splitlines()
         match = re.fullmatch(r"(\d+)(;[\w.-]+)?", lines[-1]) if lines else None
-        if match and output.status == 0:
+        if match and output.status == 0 and _is_id(match[1]):
             return match[1]
-        raise self._submit_error(output)
-
-    def _submit_error(self, output: Output) -> SubmitError:
-        return self.refused(output) if output.status else self.garbled(output)
+        raise self.submit_error(output)
 
     def check_job_id(self, job_id: str) -> None:
-        """Raise `SpecError` for what is no number: one such id, and squeue tells of no job."""
+        """Raise `SpecError` for what is no id: one such word, and squeue tells of no job."""
         element = _ELEMENT.fullmatch(job_id)
         if element:
             raise SpecError(
@@ -240,10 +241,10 @@ class Slurm(BatchSystem):
                 f"array. Write {element[1]}: `logs` shows each element's output. To cancel one "
                 f"element alone: scancel {job_id}"
             )
-        if not job_id.isdecimal():
+        if not _is_id(job_id):
             raise SpecError(
-                f"The job id {job_id!r} cannot be right: the ids of Slurm are numbers. Copy the id "
-                "that `submit` printed."
+                f"The job id {job_id!r} cannot be right: the ids of Slurm are numbers from 1 to "
+                f"{_ID_MAX}. Copy the id that `submit` printed."
             )
 
     def status_command(self, job_ids: Sequence[str]) -> Command:
@@ -298,8 +299,10 @@ class Slurm(BatchSystem):
         )
 
     def cancel_command(self, job_ids: Sequence[str]) -> Command:
-        """Return the command line of scancel."""
-        return Command(("scancel", *job_ids))
+        """Return the command line of scancel, which only with -v tells of jobs that Slurm does not
+        know.
+        """
+        return Command(("scancel", "-v", *job_ids))
 
     def accounting_commands(self, job_ids: Sequence[str]) -> list[Command]:
         """Return sacct, and for clusters without a database scontrol, which knows jobs for some
@@ -337,6 +340,10 @@ class Slurm(BatchSystem):
                     found.setdefault(number[1], []).append(status)
         ends = {job_id: combine(found[job_id]) for job_id in job_ids if job_id in found}
         return {job_id: end for job_id, end in ends.items() if end.state.final}
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(r"[1-9][0-9]{0,9}", text) is not None and int(text) <= _ID_MAX
 
 
 def _output(folder: Path, spec: JobSpec) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobqueue.errors import SpecError
+from jobqueue.paths import home_path
 from jobqueue.units import parse_memory, parse_walltime
 
 #: A job with more nodes than any machine has is a typing error.
@@ -22,7 +23,8 @@ NODES_MAX = 1_000_000
 MAIL_EVENTS = ("begin", "end", "fail")
 SIGNALS = ("HUP", "INT", "USR1", "USR2", "TERM", "CONT")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ARRAY = re.compile(r"(\d+)(?:-(\d+))?(?::(\d+))?(?:%(\d+))?")
+#: Nine digits: no batch system counts further.
+_ARRAY = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?(?::([0-9]{1,9}))?(?:%([0-9]{1,9}))?")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*")
 
 
@@ -234,7 +236,15 @@ def launch_words(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the words before a Python script: by default those of `mpicluster run`."""
     launch = options.get("launch")
     if launch is None:
-        launch = (options.get("python") or sys.executable, "-m", "mpicluster", "run")
+        python = options.get("python") or sys.executable
+        if not isinstance(python, (str, Path)):
+            raise SpecError(f"python is {python!r}; it must be the path of a Python.")
+        launch = (str(python), "-m", "mpicluster", "run")
+    elif isinstance(launch, str) and len(launch.split()) != 1:
+        raise SpecError(
+            f"launch is {launch!r}; a command of several words must be a list of them, such as "
+            f"{launch.split()}."
+        )
     return (*_strings("launch", launch), *_strings("run_options", options.get("run_options") or ()))
 
 
@@ -281,7 +291,13 @@ def check_text(name: str, value: object, *, newlines: bool = False, empty: bool 
 
 
 def check_job_id(value: object) -> str:
-    """Return a job id if it can be one on any batch system; else raise `SpecError`."""
+    """Return a job id if it can be one on any batch system; else raise `SpecError`.
+
+    >>> check_job_id(1234)
+    '1234'
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if value < 10**20 else ""
     if not isinstance(value, str) or not _JOB_ID.fullmatch(value):
         raise SpecError(
             f"The job id {value!r} cannot be right: ids consist of letters, digits, dots, dashes "
@@ -304,23 +320,20 @@ def _job_ids(_: str, value: object) -> tuple[str, ...]:
     many = value if isinstance(value, (list, tuple, set)) else [value]
     # A job that `submit` returned may stand for its id; only the attribute is looked at, not the
     # class.
-    return tuple(
-        check_job_id(getattr(one, "id", str(one) if isinstance(one, int) else one)) for one in many
-    )
+    return tuple(check_job_id(getattr(one, "id", one)) for one in many)
 
 
 def _environment(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise SpecError(f"{name} is {value!r}; it must map names to values.")
     return {
-        key: str(item) if isinstance(item, (int, float)) else item for key, item in value.items()
+        key: str(item) if isinstance(item, (int, float)) and not isinstance(item, bool) else item
+        for key, item in value.items()
     }
 
 
 def _folder(name: str, value: object) -> Path:
-    if not isinstance(value, (str, Path)):
-        raise SpecError(f"{name} is {value!r}; it must be a path.")
-    return Path.cwd() / Path(value).expanduser()
+    return Path.cwd() / home_path(name, value)
 
 
 def _truth(name: str, value: object) -> bool:

@@ -1,7 +1,7 @@
-"""What if who calls a program has closed its input, its output or its errors?
+"""What if who calls a program has closed its input, its output or its errors, or they are full?
 
-Python then has no stream there, and the next file that is opened gets its number, so that children
-would write into that.
+Where a stream is closed Python has none, and the next file that is opened gets its number, so that
+children would write into that.
 """
 
 import os
@@ -21,3 +21,8 @@ def open_closed_streams() -> None:
         sys.stdout = os.fdopen(1, "w", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def abandon_output() -> None:
+    """Let what Python still wants to write to standard output go nowhere, without a complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,22 +8,27 @@ was told does not exist.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.errors import CommandError, SpecError, SubmitError
-from jobqueue.folder import RECORD, SCRIPT, JobFolder, slug
+from jobqueue.folder import MAIN_ROLE, RECORD, SCRIPT, JobFolder, slug
 from jobqueue.functions import RUNNER, pack_function, store_function
 from jobqueue.job import Job
+from jobqueue.paths import home_path, not_a_file
 from jobqueue.registry import find, remember
+from jobqueue.shell import Command, Output
 from jobqueue.spec import JobSpec, check_job_id, launch_words
 from jobqueue.states import JobState, JobStatus
 
 if TYPE_CHECKING:
     from jobqueue.system import BatchSystem
+
+logger = logging.getLogger("jobqueue")
 
 Target = str | Path | Callable[..., object]
 
@@ -69,6 +74,11 @@ def preview(
     merged = {**system.defaults, **options}
     if isinstance(target, (str, Path)):
         spec = script_spec(target, arguments, merged)
+    elif callable(target):
+        raise SpecError(
+            f"The job script of the function {target!r} was asked for, and it is known only when "
+            "the function is submitted. Submit it and read job.sh in the job's folder."
+        )
     else:
         spec = command_spec(target, merged)
     return system.script(spec, spec.log_folder / f"{slug(spec.name)}-preview")
@@ -80,10 +90,10 @@ def script_spec(
     """Return the job that runs a Python script under its launcher; raise `SpecError` when there is
     no such file.
     """
-    folder = Path(options.get("working_folder") or Path.cwd()).expanduser()
+    folder = home_path("working_folder", options.get("working_folder") or Path.cwd())
     path = Path.cwd() / folder / script
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
+    found = not_a_file(path)
+    if found:
         raise SpecError(
             f"The Python script {str(script)!r} was to be submitted, and {path} is {found}. "
             "Correct the path; for a command that is no Python script use --command."
@@ -94,7 +104,12 @@ def script_spec(
 
 def command_spec(words: Sequence[str], options: Mapping[str, Any]) -> JobSpec:
     """Return the job that runs a command as it is."""
-    if isinstance(words, str) or not words:
+    if (
+        isinstance(words, str)
+        or not isinstance(words, Iterable)
+        or not (words := list(words))
+        or not all(isinstance(word, str) for word in words)
+    ):
         raise SpecError(
             f'The command {words!r} must be a list of words, such as ["hostname", "-f"].'
         )
@@ -102,16 +117,20 @@ def command_spec(words: Sequence[str], options: Mapping[str, Any]) -> JobSpec:
     return JobSpec.from_options(words, named)
 
 
-def attach(system: BatchSystem, job_id: str) -> Job:
+def attach(system: BatchSystem, number: str | int) -> Job:
     """Return the job of an id; see `BatchSystem.job`."""
-    known = find(check_job_id(job_id), system.name)
-    if known is None:
-        system.check_job_id(job_id)
-    full_id = known.job_id if known else job_id
-    existing = system.poller.jobs.get(full_id)
+    job_id = check_job_id(number)
+    system.check_job_id(job_id)
+    known = find(job_id, system.name)
+    return adopt(system, known.job_id if known else job_id, known.folder if known else None)
+
+
+def adopt(system: BatchSystem, job_id: str, folder: JobFolder | None) -> Job:
+    """Return the job of a whole id whose folder is known, or known not to be."""
+    existing = system.poller.jobs.get(job_id)
     if existing is not None:
         return existing
-    job = Job(system, full_id, known.folder if known else None)
+    job = Job(system, job_id, folder)
     system.poller.add(job)
     return job
 
@@ -126,9 +145,7 @@ def _submit(
         if function is not None:
             store_function(folder, function)
         _write_first_record(folder, system, spec)
-        command = system.submit_command(folder.path / SCRIPT, spec)
-        output = system.runner(command, system.settings.submit_timeout_s)
-        job_id = system.parse_job_id(output)
+        job_id = _give(system, system.submit_command(folder.path / SCRIPT, spec))
     except BaseException as error:
         raise _failed(system, folder, error) from error
     folder.update_record(submission="submitted", job_id=job_id, state=JobState.QUEUED.value)
@@ -137,6 +154,22 @@ def _submit(
     job.note(JobStatus(state=JobState.QUEUED))
     system.poller.add(job)
     return job
+
+
+def _give(system: BatchSystem, command: Command) -> str:
+    """Give a job to the batch system and return its id."""
+    try:
+        return system.parse_job_id(system.runner(command, system.settings.submit_timeout_s))
+    except CommandError as error:
+        # A command that hangs may have done its work: then the job exists, and its id is known.
+        if not error.printed.endswith("\n"):
+            raise
+        try:
+            job_id = system.parse_job_id(Output(command, 0, error.printed))
+        except SubmitError:
+            raise error from None
+        logger.warning("%s By then it had named the job's id, %s.", error, job_id)
+        return job_id
 
 
 def _write_first_record(folder: JobFolder, system: BatchSystem, spec: JobSpec) -> None:
@@ -162,9 +195,11 @@ def _failed(system: BatchSystem, folder: JobFolder, error: BaseException) -> Bas
         if error.started:
             reason = (
                 f"{system.title} was asked to take the job and it is not known whether it did. "
-                f"{error} If a job was made all the same, it ends at once without running anything."
+                f"{error} {system.doubt}"
             )
-        failure: BaseException = SubmitError(reason, transient=error.started, folder=folder.path)
+        failure: BaseException = SubmitError(
+            reason, transient=error.started, in_doubt=error.started, folder=folder.path
+        )
     elif isinstance(error, SubmitError):
         error.folder = folder.path
         failure = error
@@ -175,9 +210,18 @@ def _failed(system: BatchSystem, folder: JobFolder, error: BaseException) -> Bas
         )
     else:
         failure = error
+        if isinstance(error, KeyboardInterrupt):
+            failure.add_note(f"The submission to {system.title} was broken off. {system.doubt}")
     try:
         folder.forbid_start()
-        folder.update_record(submission="failed", error=str(failure) or type(failure).__name__)
+        notes = getattr(failure, "__notes__", ())
+        told = " ".join(part for part in (str(failure), *notes) if part)
+        folder.update_record(submission="failed", error=told or type(failure).__name__)
     except OSError as second:
-        failure.add_note(f"{folder.path / RECORD} could not be written either: {second}")
+        failure.add_note(f"{folder.path / RECORD} could not be written either: {second}.")
+    begun = [role for role in folder.roles() if role.startswith(MAIN_ROLE)]
+    if begun:
+        failure.add_note(
+            f"A job has come of it and has begun: it prints to {folder.log(begun[0])}."
+        )
     return failure

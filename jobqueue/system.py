@@ -21,7 +21,7 @@ from jobqueue.config import SETTINGS, Configuration, Settings, load_configuratio
 from jobqueue.errors import SpecError, StatusError, SubmitError
 from jobqueue.script import body
 from jobqueue.shell import Command, Output, Runner, run
-from jobqueue.spec import OPTIONS, JobSpec, check_job_id, check_known, check_text
+from jobqueue.spec import OPTIONS, JobSpec, check_known, check_text
 from jobqueue.states import JobState, JobStatus
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ class BatchSystem(ABC):
     def parse_job_id(self, output: Output) -> str:
         """Return the id from what the submit command printed.
 
-        Raises `SubmitError`: `refused` builds it for a refusal, `garbled` when it is not known what
-        happened.
+        Raises `SubmitError`, which `submit_error` builds.
         """
 
     @abstractmethod
@@ -161,13 +160,25 @@ class BatchSystem(ABC):
             transient=transient,
         )
 
-    def garbled(self, output: Output) -> SubmitError:
-        """Return the error for a submission after which nobody knows whether the job exists."""
+    def submit_error(self, output: Output) -> SubmitError:
+        """Return the error for a submit command that named no job's id: a refusal, or nobody knows
+        whether the job exists.
+        """
+        if output.status > 0:
+            return self.refused(output)
         return SubmitError(
             f"{self.title} did not name the job's id: `{output.command.words[0]}` ended with "
-            f"status {output.status} and said: {output.said}. If a job was made all the same, it "
-            "ends at once without running anything; ask the administrators what is wrong with "
-            "this command."
+            f"status {output.status} and said: {output.said}. {self.doubt} Ask the administrators "
+            "what is wrong with this command.",
+            in_doubt=True,
+        )
+
+    @property
+    def doubt(self) -> str:
+        """What holds after a submission of which nobody knows whether a job came of it."""
+        return (
+            "A job that was made all the same ends at once without running anything, unless it "
+            f"has begun already: look at your jobs in {self.title}, and cancel what is too many."
         )
 
     def unreadable(self, output: Output) -> StatusError:
@@ -247,7 +258,7 @@ class BatchSystem(ABC):
 
         return preview(self, target, arguments, options)
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str | int) -> Job:
         """Return the job of this id, submitted earlier, here or in another process.
 
         Raises `JobNotFound` when this user has not submitted it by jobqueue.
@@ -257,11 +268,11 @@ class BatchSystem(ABC):
         return attach(self, job_id)
 
     def check_job_id(self, job_id: str) -> None:
-        """Raise `SpecError` for what can be no id of a job here."""
-        check_job_id(job_id)
+        """Raise `SpecError` for what can be the id of a job, but not here."""
+        del job_id
 
     @classmethod
-    def attach(cls, job_id: str) -> Job:
+    def attach(cls, job_id: str | int) -> Job:
         """Return the job of this id, submitted earlier, with the configured settings.
 
         Slurm.attach("1234").wait()

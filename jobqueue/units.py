@@ -27,9 +27,14 @@ _MEMORY_UNITS = {
     },
 }
 _CLOCK = re.compile(
-    r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)"
+    r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)", re.ASCII
 )
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|m|min|h|d)")
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|m|min|h|d)", re.ASCII)
+_CLOCK_UNITS_S = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
+#: no text that is longer says a time or a size
+_LENGTH_MAX = 40
+_WALLTIME_S_MAX = 10 * 366 * 86400
+_MEMORY_MAX = 1024**6
 _DURATION_UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -42,22 +47,25 @@ def parse_walltime(value: object) -> timedelta:
     datetime.timedelta(days=1, seconds=1800)
     """
     if isinstance(value, timedelta):
-        found = value
+        seconds: float = value.total_seconds()
     else:
-        text = value.strip() if isinstance(value, str) else ""
+        text = value.strip() if isinstance(value, str) and len(value) <= _LENGTH_MAX else ""
         if match := _CLOCK.fullmatch(text):
             parts = {name: int(digits or 0) for name, digits in match.groupdict().items()}
-            found = timedelta(**parts)
+            seconds = sum(parts[name] * each for name, each in _CLOCK_UNITS_S.items())
         elif match := _DURATION.fullmatch(text):
-            found = timedelta(seconds=float(match["number"]) * _DURATION_UNITS_S[match["unit"]])
+            seconds = float(match["number"]) * _DURATION_UNITS_S[match["unit"]]
         else:
             raise SpecError(
-                f"The walltime {value!r} cannot be read: batch systems differ about times without "
-                "hours, minutes and seconds. Write 1:30:00, 2-12:00:00, 90m, 2h or 1d."
+                f"The walltime {_shown(value)} cannot be read: batch systems differ about times "
+                "without hours, minutes and seconds. Write 1:30:00, 2-12:00:00, 90m, 2h or 1d."
             )
-    if found <= timedelta(0):
-        raise SpecError(f"The walltime {value!r} is not longer than nothing. Give it as 1:30:00.")
-    return found
+    if not 0 < seconds <= _WALLTIME_S_MAX:
+        raise SpecError(
+            f"The walltime {value!r} is not longer than nothing and at most ten years. Give it as "
+            "1:30:00."
+        )
+    return timedelta(seconds=seconds)
 
 
 def parse_memory(value: object) -> int:
@@ -72,17 +80,25 @@ def parse_memory(value: object) -> int:
     found = 0
     if isinstance(value, int) and not isinstance(value, bool):
         found = value
-    elif isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    elif isinstance(value, str) and len(value) <= _LENGTH_MAX:
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)
         factor = _MEMORY_UNITS.get(match[2].upper()) if match else None
         if match and factor is not None:
             found = math.ceil(float(match[1]) * factor)
-    if found <= 0:
+    if not 0 < found <= _MEMORY_MAX:
         raise SpecError(
-            f"The memory {value!r} cannot be read. Write bytes as a number, or a size such as "
-            "64GiB, 64G or 500MB."
+            f"The memory {_shown(value)} is none that a node can have. Write bytes as a number, or "
+            "a size such as 64GiB, 64G or 500MB."
         )
     return found
+
+
+def _shown(value: object) -> str:
+    """Return a value for a sentence, cut where it would fill the screen."""
+    if isinstance(value, int):
+        return str(value) if -_MEMORY_MAX < value < 10**_LENGTH_MAX else "of so many digits"
+    text = repr(value)
+    return text if len(text) <= 2 * _LENGTH_MAX else text[: 2 * _LENGTH_MAX] + "..."
 
 
 def mebibytes(nbytes: int) -> int:

@@ -5,6 +5,7 @@ then the user's `~/.config/mpicluster.toml`, then `./mpicluster.toml`, then `MPI
 variables, then arguments; a later source wins. Cores get the object, they never read files.
 """
 
+import contextlib
 import difflib
 import os
 import sys
@@ -196,17 +197,24 @@ def _check_bounds(name: str, value: Any, given: Any, source: str) -> None:
 
 def warn_of_unknown_variables() -> None:
     """Say which `MPICLUSTER_` variables set nothing; for the process of the user alone."""
+    for sentences in unknown_variables():
+        print(f"mpicluster: {sentences}", file=sys.stderr, flush=True)
+
+
+def unknown_variables() -> list[str]:
+    """Return sentences about `MPICLUSTER_` variables in the environment that set nothing."""
+    found = []
     for name in sorted(os.environ):
         setting = name.removeprefix(_PREFIX).lower()
         if not name.startswith(_PREFIX) or setting in _TYPES or setting.startswith(_OWN):
             continue
         near = difflib.get_close_matches(setting, _TYPES, n=1)
         hint = f"Did you mean {_PREFIX}{near[0].upper()}? " if near else ""
-        print(
-            f"mpicluster: the variable {name} in the environment is no setting and has no effect. "
-            f"{hint}All settings are listed in docs/configuration.md.",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        found.append(
+            f"the variable {name} in the environment is no setting and has no effect. "
+            f"{hint}All settings are listed in docs/configuration.md."
+        )
+    return found
 
 
 def _parse_int(value: Any) -> int:
@@ -268,12 +276,11 @@ _ORDER: Final = (
 
 def config_files() -> list[Path]:
     """Return where settings are looked for, the weakest first."""
-    user = os.environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
-    return [
-        Path("/etc/mpicluster.toml"),
-        Path(user) / "mpicluster.toml",
-        Path("mpicluster.toml"),
-    ]
+    files = [Path("/etc/mpicluster.toml"), Path("mpicluster.toml")]
+    with contextlib.suppress(RuntimeError):  # a user without a home has no file there
+        user = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        files.insert(1, user / "mpicluster.toml")
+    return files
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def examine(arguments: argparse.Namespace) -> int:
 def _find(arguments: argparse.Namespace) -> list[Any] | None:
     """Return the findings, None if another rank has them."""
     from mpicluster.cluster.roles import read_promise
-    from mpicluster.config import Config
-    from mpicluster.doctor.findings import from_error
+    from mpicluster.config import Config, unknown_variables
+    from mpicluster.doctor.findings import from_error, note
     from mpicluster.doctor.ranks import RankOptions, run_rank
     from mpicluster.doctor.silence import no_promise
 
@@ -79,6 +79,7 @@ def _find(arguments: argparse.Namespace) -> list[Any] | None:
     except MpiclusterError as error:
         config = Config()
         settings.append(from_error("settings", error))
+    settings += [note("settings", sentences) for sentences in unknown_variables()]
     promise = read_promise(os.environ)
     # `srun -n 1 --pty bash` makes a world of one as well; from there ranks can be started.
     is_rank = promise is not None and (promise.size > 1 or "SLURM_STEP_NUM_TASKS" not in os.environ)
@@ -87,7 +88,8 @@ def _find(arguments: argparse.Namespace) -> list[Any] | None:
     if promise is not None and (is_rank or arguments.as_rank):
         found = run_rank(promise, RankOptions(config, arguments.timeout))
         return None if found is None else [*settings, *found]
-    return [*settings, *_start_and_ask(arguments, config)]
+    # The ranks that were started have found the same about the settings.
+    return list(dict.fromkeys([*settings, *_start_and_ask(arguments, config)]))
 
 
 def _start_and_ask(arguments: argparse.Namespace, config: Any) -> list[Any]:

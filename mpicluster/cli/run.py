@@ -5,6 +5,8 @@ options inside a rank.
 """
 
 import argparse
+import importlib
+import math
 import os
 import shlex
 import sys
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from mpicluster.cluster.launch import Launch
 
 Command = Callable[[], int]
+
+#: What options that may be repeated take.
+_EXAMPLES = {
+    "--resources": "NAME=AMOUNT, for example GPU=1",
+    "--set": "NAME=VALUE, for example lost_after_s=120",
+}
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -111,9 +119,12 @@ def plan_launch(
             allocation.cores[: arguments.nodes], allocation.exact,
         )  # fmt: skip
     library = l.find_library()
+    launcher = l.find_launcher(library, arguments.launcher, allocation)
+    if not any(word.startswith("--mpi") for word in arguments.launcher_option):
+        l.check_srun(launcher, library)
     return l.Launch(
         library=library,
-        launcher=l.find_launcher(library, arguments.launcher, allocation),
+        launcher=launcher,
         allocation=allocation,
         ranks=arguments.ranks or l.default_ranks(allocation, arguments.workers_per_node),
         workers_per_node=arguments.workers_per_node,
@@ -146,9 +157,20 @@ def start_ranks(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         )
     command = l.build_command(planned)
     if arguments.dry_run:
-        print(shlex.join(command))
-        return 0
+        return _print_answer(shlex.join(command))
     return run_launcher(command, l.rank_environment(os.environ))
+
+
+def _print_answer(text: str) -> int:
+    """Print what was asked for; return the status that tells whether that was possible."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        importlib.import_module("jobqueue.streams").abandon_output()
+        if isinstance(error, BrokenPipeError):  # who reads it has seen enough
+            return 0
+        raise MpiclusterError(f"The answer could not be written: {error.strerror}.") from None
+    return 0
 
 
 def worker_words(arguments: argparse.Namespace) -> list[str]:
@@ -185,18 +207,31 @@ def job_options(arguments: argparse.Namespace) -> "JobOptions":
         if getattr(arguments, name) is not None:
             settings[name] = getattr(arguments, name)
     amounts = _pairs("--resources", arguments.resources)
-    try:
-        resources = {name: float(amount) for name, amount in amounts.items()}
-    except ValueError as error:
-        raise MpiclusterError(
-            f"--resources takes amounts that are numbers, like GPU=2: {error}."
-        ) from None
+    resources = {name: _amount(name, text) for name, text in amounts.items()}
     return JobOptions(arguments.slots, arguments.memory_limit, resources, settings)
+
+
+def _amount(name: str, text: str) -> float:
+    """Return how much of a resource each worker offers."""
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 <= amount < math.inf:
+        raise MpiclusterError(
+            f"--resources was given {name}={text}; it takes an amount that is a number, 0 or more, "
+            "for example GPU=2."
+        )
+    return amount
 
 
 def check_script(script: str) -> None:
     """Raise unless the script is a file."""
-    if not Path(script).is_file():
+    try:
+        found = Path(script).is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        found = False
+    if not found:
         raise MpiclusterError(
             f"There is no script {script!r} in {Path.cwd()}. Give the path of a Python file."
         )
@@ -208,7 +243,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise MpiclusterError(
-                f"{option} was given {text!r}; it takes NAME=VALUE, for example GPU=1."
+                f"{option} was given {text!r}; it takes {_EXAMPLES[option]}."
             )
         found[name] = value
     return found

@@ -12,7 +12,8 @@ from typing import Final
 from mpicluster.errors import WorldError
 
 #: How a nodelist of Slurm groups numbers: n[1-3,7] (srun(1), "hostlist").
-_BRACKETS: Final = re.compile(r"^([^\[]*)\[([^\]]+)\](.*)$")
+_BRACKETS: Final = re.compile(r"^([^\[]*)\[([0-9,-]+)\](.*)$")
+_NUMBERS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 #: The last number in a name.
 _NUMBERED: Final = re.compile(r"^(.*?)(\d+)(\D*)$")
 
@@ -55,21 +56,38 @@ def find_allocation(environment: Mapping[str, str]) -> Allocation:
 def expand_hostlist(text: str) -> list[str]:
     """Return the host names of a list as Slurm writes it.
 
+    Raises `WorldError` for what is none.
+
     >>> expand_hostlist("n[1-3,07],login")
     ['n1', 'n2', 'n3', 'n07', 'login']
     """
     hosts: list[str] = []
+    if text.count("[") != text.count("]"):
+        raise _damaged(f"The list of hosts {text!r}")
     for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
         found = _BRACKETS.match(part)
         if found is None:
+            if "[" in part or "]" in part:
+                raise _damaged(f"The list of hosts {text!r}")
             hosts.append(part)
             continue
         before, numbers, after = found.groups()
         for number in numbers.split(","):
-            first, _, last = number.partition("-")
-            for value in range(int(first), int(last or first) + 1):
+            span = _NUMBERS.fullmatch(number)
+            if span is None:
+                raise _damaged(f"The list of hosts {text!r}")
+            first, last = span[1], span[2] or span[1]
+            for value in range(int(first), int(last) + 1):
                 hosts += expand_hostlist(f"{before}{value:0{len(first)}d}{after}")
     return hosts
+
+
+def _damaged(what: str) -> WorldError:
+    """Return the error for words of a batch system that cannot be read."""
+    return WorldError(
+        f"{what}, which the batch system has given to this job, cannot be read. Start the job "
+        "anew; if it stays so, show this to the administrators of the batch system."
+    )
 
 
 def fold_hostlist(hosts: Sequence[str]) -> str:
@@ -134,12 +152,15 @@ def _counted(system: str, names: list[str]) -> Allocation:
 
 def _read_lines(path: str, system: str) -> list[str]:
     try:
-        return [line for line in Path(path).read_text().splitlines() if line.strip()]
-    except OSError as error:
+        lines = [line for line in Path(path).read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise WorldError(
             f"The job's list of hosts, which {system} names as {path!r}, cannot be read: {error}. "
             "Start the script from the job script, on the first host of the job."
         ) from error
+    if not lines:
+        raise _damaged(f"The empty list of hosts {path!r}")
+    return lines
 
 
 def _pbs(environment: Mapping[str, str]) -> Allocation | None:
@@ -160,7 +181,10 @@ def _sge(environment: Mapping[str, str]) -> Allocation | None:
         return None
     # A host has a line for each queue that gives slots on it.
     counts: dict[str, int] = {}
-    for host, slots, *_ in (line.split() for line in _read_lines(path, "Grid Engine")):
+    for line in _read_lines(path, "Grid Engine"):
+        host, slots, *_ = [*line.split(), ""]
+        if not _NUMBERS.fullmatch(slots):
+            raise _damaged(f"The line {line!r} of the list of hosts {path!r}")
         counts[host] = counts.get(host, 0) + int(slots)
     return Allocation("sge", tuple(counts), tuple(counts.values()), exact=True)
 
@@ -169,4 +193,7 @@ def _lsf(environment: Mapping[str, str]) -> Allocation | None:
     words = environment.get("LSB_MCPU_HOSTS", "").split()
     if not words:
         return None
-    return Allocation("lsf", tuple(words[::2]), tuple(int(word) for word in words[1::2]))
+    hosts, cores = words[::2], words[1::2]
+    if len(hosts) != len(cores) or not all(map(str.isdecimal, cores)):
+        raise _damaged(f"The list of hosts {' '.join(words)!r}")
+    return Allocation("lsf", tuple(hosts), tuple(map(int, cores)))

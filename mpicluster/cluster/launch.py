@@ -23,7 +23,7 @@ _LIBRARIES = (
     (re.compile(r"Open MPI|Spectrum MPI"), "openmpi"),
     (re.compile(r"MPICH|Intel\(R\) MPI|CRAY|MVAPICH|ParaStation", re.IGNORECASE), "mpich"),
 )
-_VERSION_TIMEOUT_S = 20.0
+_ANSWER_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,30 @@ def find_launcher(library: Library, wanted: str, allocation: Allocation) -> Laun
     )
 
 
+def check_srun(launcher: Launcher, library: Library) -> None:
+    """Raise if Slurm's srun lacks the plugin by which it starts ranks of this MPI.
+
+    A plugin may be listed that cannot be loaded, so srun is asked to plan a step with it (srun(1),
+    --test-only), which starts nothing.
+    """
+    if launcher.family != "srun":
+        return
+    plugin = _srun_plugin(library)
+    said = _said(launcher.path, f"--mpi={plugin}", "--test-only", "true")
+    if "Invalid MPI type" in said:
+        why = next((line for line in said.splitlines() if "can not load" in line), "")
+        raise WorldError(
+            f"srun was to start ranks of {library.text}, for which it needs its plugin "
+            f"{plugin!r}, and this Slurm cannot load it{f' ({why.strip()})' if why else ''}. Let "
+            "the launcher of that MPI start them: leave --launcher out or say --launcher mpirun, "
+            "with its bin folder in PATH."
+        )
+
+
+def _srun_plugin(library: Library) -> str:
+    return "pmix" if library.family == "openmpi" else "pmi2"
+
+
 def _candidates(wanted: str) -> list[str]:
     """Return the paths of launchers, those beside this Python first."""
     names = ["mpirun", "mpiexec"] if wanted == "auto" else [wanted]
@@ -131,17 +155,22 @@ def _candidates(wanted: str) -> list[str]:
 
 def _family_of(path: str) -> str:
     """Return which language a launcher speaks, "" if it does not say."""
-    try:
-        done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S,
-            check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    text = done.stdout + done.stderr
+    text = _said(path, "--version")
     if "HYDRA" in text.upper() or "Intel(R) MPI" in text:
         return "mpich"
     return "openmpi" if re.search(r"Open MPI|OpenRTE|PRRTE|prte", text) else ""
+
+
+def _said(*words: str) -> str:
+    """Return what a command of a launcher prints, "" if nothing."""
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=_ANSWER_TIMEOUT_S,
+            check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr
 
 
 def default_ranks(allocation: Allocation, workers_per_node: int) -> int:
@@ -205,7 +234,7 @@ def _srun(launch: Launch) -> list[str]:
     words = ["--ntasks", str(launch.ranks), "--cpu-bind=none", "--overlap", "--overcommit"]
     hosts = [host for host, count in place_ranks(launch) for _ in range(count)]
     words += [f"--nodelist={','.join(hosts)}", "--distribution=arbitrary"]
-    words.append("--mpi=" + ("pmix" if launch.library.family == "openmpi" else "pmi2"))
+    words.append(f"--mpi={_srun_plugin(launch.library)}")
     # A worker of MPICH that is lost ends in order for srun (`cluster/supervisor.py`).
     goes_on = launch.survive == "ranks" and launch.library.family == "openmpi"
     words.append(f"--kill-on-bad-exit={0 if goes_on else 1}")

@@ -82,6 +82,12 @@ def from_error(topic: str, error: Exception) -> Finding:
     return Finding(topic, Level.PROBLEM, f"{found}." if found else advice, advice if found else "")
 
 
+def note(topic: str, sentences: str) -> Finding:
+    """Return sentences as a note; the last one says what to do."""
+    found, _, advice = sentences.rpartition(". ")
+    return Finding(topic, Level.NOTE, f"{found[0].upper()}{found[1:]}.", advice)
+
+
 def on_hosts(hosts: Iterable[str]) -> str:
     """Return the hosts in words.
 

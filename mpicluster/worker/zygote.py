@@ -27,6 +27,7 @@ from pathlib import Path
 
 from mpicluster.worker import slot
 from mpicluster.worker.slot import SlotSettings
+from mpicluster.worker.task_output import divert_output
 
 _PR_SET_PDEATHSIG = 1
 #: A slot is the first that the kernel takes when memory is short, long before its rank.
@@ -157,6 +158,7 @@ class Zygote:
             self.worker.close()
             with contextlib.suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+            divert_output(request.settings.rank, os.environ)
             tasks, control = (socket.socket(fileno=fd) for fd in fds)
             slot.main(request.settings, tasks, control)
             status = 0

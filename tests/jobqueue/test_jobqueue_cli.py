@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobqueue.cli import main
+from jobqueue.registry import known_jobs
 
 if TYPE_CHECKING:
+    from jobqueue import Local
     from tests.jobqueue.conftest import FakeBatch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +87,15 @@ def test_a_dry_run_prints_the_script_and_submits_nothing(
     ("words", "sentence"),
     [
         (["missing.py"], "no such file"),
+        (["x" * 300], "none that can be looked at"),
         ([], "nothing to run was named"),
+        (["--time", "99999999999999d", "--command", "true"], "at most ten years"),
+        (["--time", f"{'9' * 30}:00:00", "--command", "true"], "at most ten years"),
+        (["--memory-per-node", "9" * 400 + "G", "--command", "true"], "none that a node can have"),
+        (["--signal", "USR1@²", "--command", "true"], "USR1@120"),
+        (["--array", "0-" + "9" * 5000, "--command", "true"], "cannot be read"),
+        (["--log-folder", "~nosuchuser/x", "--command", "true"], "Write the whole path"),
+        (["--working-folder", "~nosuchuser/x", "x.py"], "Write the whole path"),
         (["--nodes", "0", "--command", "true"], "nodes is 0"),
         (["--time", "1:30", "--command", "true"], "Write 1:30:00"),
         (["--env", "A", "--command", "true"], "NAME=VALUE"),
@@ -148,6 +158,48 @@ def test_wait_can_be_given_up_and_cancel_ends_all(capsys: pytest.CaptureFixture[
     assert main(["cancel", job_id]) == 0
     assert "had ended before: cancelled" in capsys.readouterr().err
     assert main(["cancel"]) == 0
+
+
+def test_without_a_terminal_nobody_cancels_all_by_naming_none(
+    fake_slurm: FakeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `cancel $job` after a submission that failed."""
+    job_id = submit(capsys, "--command", "true")
+    assert main(["cancel"]) == 1
+    assert f"all of yours: {job_id}." in capsys.readouterr().err
+    assert fake_slurm.calls("scancel") == []
+    fake_slurm.set(job_id, state="running")
+    assert main(["cancel", job_id]) == 0
+    assert f"was asked to cancel job {job_id}." in capsys.readouterr().err
+
+
+def test_only_what_could_be_cancelled_is_told_so(
+    fake_slurm: FakeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cancel", "4242"]) == 1
+    assert "Slurm has no job 4242 that it could cancel" in capsys.readouterr().err
+    assert fake_slurm.calls("scancel") == ["scancel -v 4242"]
+
+
+@pytest.mark.parametrize("timeout", ["nan", "-5", "inf", "x"])
+def test_only_a_time_can_be_waited_for(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["wait", "--timeout", timeout])
+    assert caught.value.code == 2
+    assert "no number of seconds" in capsys.readouterr().err
+
+
+def test_an_interrupted_submission_says_what_became_of_it(
+    fake_slurm: FakeBatch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobqueue.shell.subprocess.Popen.communicate", interrupt)
+    assert main(["submit", "--command", "true"]) == 130
+    told = capsys.readouterr().err
+    assert "The submission to Slurm was broken off. A job that was made all the same ends" in told
+    assert "the jobs go on" not in told
 
 
 def test_submit_can_wait(capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,3 +347,88 @@ def test_empty_arguments_reach_the_command(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == "['', 'b', '']\n"
     assert main(["submit", "--system", "local", "--command", "", "b"]) == 1
     assert "command is empty" in capsys.readouterr().err
+
+
+def test_logs_are_the_bytes_that_the_job_printed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Pieces of 1 MiB were once decoded each by itself, and what is no text was replaced."""
+    code = "import sys; sys.stdout.buffer.write(b'a' + 'ü'.encode() * 1_500_000 + b'\\xff')"
+    words = ["--system", "local", "--command", sys.executable, "-c", code]
+    assert main(["submit", *words]) == 0
+    job_id = capfdbinary.readouterr().out.decode().strip()
+    assert main(["wait", job_id]) == 0
+    for more in ([], ["--follow"]):
+        assert main(["logs", job_id, *more]) == 0
+        assert capfdbinary.readouterr().out == b"a" + "ü".encode() * 1_500_000 + b"\xff"
+
+
+def test_logs_of_elements_that_are_not_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    array = submit(capsys, "--system", "local", "--array", "0-3", "--command", "true")
+    alone = local(capsys, "true")
+    assert main(["wait", array, alone]) == 0
+    for job_id, index, sentence in (
+        (array, "9", "0-3"),
+        (alone, "3", "no array"),
+        (array, "-1", ""),
+    ):
+        assert main(["logs", job_id, f"--index={index}"]) == 1
+        assert sentence in capsys.readouterr().err
+    assert main(["logs", "--follow", array, "--index", "9"]) == 1
+    assert main(["logs", array, "--index", "3"]) == 0
+
+
+@pytest.mark.parametrize("words", [("submit", "--command", "true"), ("status",)])
+def test_an_answer_that_cannot_be_written_is_a_sentence(
+    local: Local, words: tuple[str, ...]
+) -> None:
+    local.submit_command_line(["true"])
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobqueue", words[0], "--system", "local", *words[1:]],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "the answer could not be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    if words[0] == "submit":  # the id is told all the same
+        (_, newest) = known_jobs()
+        assert f"has taken job {newest.job_id}" in done.stderr
+
+
+def test_a_user_without_a_home_is_served(home: Path) -> None:
+    code = (
+        "import pwd, sys; pwd.getpwuid = lambda uid: {}[uid]; from jobqueue.cli import main; "
+        "sys.exit(main(['submit', '--system', 'local', '--command', 'true']))"
+    )
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | {"PYTHONPATH": str(ROOT)}, cwd=home,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\d+\.\d+\n", done.stdout)
+    assert "could not be noted among your jobs" in done.stderr
+
+
+@pytest.mark.parametrize("array", [[], ["--array", "0-1"]])
+def test_other_logs_are_named_and_shown(
+    capsys: pytest.CaptureFixture[str], array: list[str]
+) -> None:
+    suffix = "-$JOBQUEUE_ARRAY_INDEX" if array else ""
+    code = f'cd "$JOBQUEUE_FOLDER"; echo mine >worker-2{suffix}.log; touch worker-3{suffix}.log'
+    words = ["--system", "local", *array, "--command", "bash", "-c", code]
+    job_id = submit(capsys, *words)
+    assert main(["wait", job_id]) == 0
+    capsys.readouterr()
+    assert main(["logs", job_id]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"Job {job_id} has printed more, which --role shows: worker-2.\n" in told.err
+    assert main(["logs", job_id, "--role", "worker-2"]) == 0
+    assert capsys.readouterr().out == "mine\n" * (2 if array else 1)
+    assert main(["logs", job_id, "--role", "worker-4"]) == 1
+    assert "has only: output, worker-2, worker-3" in capsys.readouterr().err

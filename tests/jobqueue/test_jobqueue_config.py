@@ -81,3 +81,15 @@ def test_bad_settings_are_refused() -> None:
         Slurm(configuration=Configuration(), poll_interval_s_min="often")
     with pytest.raises(SpecError, match=r"option of Slurm\(...\) 'wibble' does not exist"):
         Slurm(configuration=Configuration(), wibble=1)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"submit_timeout_s": 0}, {"submit_timeout_s": float("nan")}, {"status_timeout_s": True},
+        {"poll_interval_s_min": float("inf")}, {"silence_s_max": -1},
+    ],
+)  # fmt: skip
+def test_times_that_none_can_wait_for_are_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match="must be a number of seconds"):
+        Slurm(configuration=Configuration(), **setting)

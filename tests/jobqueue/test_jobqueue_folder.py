@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from jobqueue.errors import JobNotFound
-from jobqueue.folder import JobFolder, slug
-from jobqueue.registry import find, known_jobs, registry_folder, remember
+from jobqueue.folder import JobFolder, read_log, slug
+from jobqueue.registry import KnownJob, find, known_jobs, registry_folder, remember
 from jobqueue.states import ExitRecord
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def make(home: Path, name: str = "job") -> JobFolder:
@@ -55,13 +59,20 @@ def test_exit_records(home: Path) -> None:
 
 def test_logs_of_roles(home: Path) -> None:
     folder = make(home)
-    assert folder.read_log() == ""
-    for role in ("worker-3", "output", "batch"):
+    assert read_log(folder.log()) == ""
+    for role in ("worker-10", "worker-3", "output", "batch"):
         folder.log(role).write_text(role)
-    assert folder.roles() == ["output", "worker-3", "batch"]
-    assert folder.read_log("worker-3") == "worker-3"
-    with pytest.raises(JobNotFound, match="has only: output, worker-3, batch"):
-        folder.read_log("worker-4")
+    assert folder.roles() == ["output", "worker-3", "worker-10", "batch"]
+    assert read_log(folder.log("worker-3")) == "worker-3"
+
+
+def test_roles_of_arrays_are_without_the_index(home: Path) -> None:
+    folder = make(home)
+    for index in (1, 3, 8):
+        for role in ("output", "worker-2"):
+            folder.log(role, index).touch()
+    (folder.path / "own.log").touch()
+    assert folder.roles(range(1, 5)) == ["output", "worker-2"]
 
 
 def test_slugs_are_harmless() -> None:
@@ -107,3 +118,38 @@ def test_a_home_that_cannot_be_written_costs_only_the_memory(
     remember("slurm", "17", make(home))
     assert list(known_jobs()) == []
     assert "could not be noted" in caplog.text
+
+
+def test_looks_while_another_process_submits_find_all_jobs(home: Path) -> None:
+    """A link that was replaced meanwhile once made the whole list empty."""
+    folder = make(home)
+    for number in range(20):
+        remember("slurm", str(number), folder)
+    code = (
+        "from pathlib import Path; from jobqueue.registry import remember; "
+        "from jobqueue.folder import JobFolder\n"
+        f"while True: remember('slurm', '99', JobFolder(Path({str(folder.path)!r})))"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    try:
+        for _ in range(300):
+            assert len(list(known_jobs())) >= 20
+            assert find("7") is not None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_job_is_found_without_a_look_at_all_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(home)
+    for number in range(50):
+        remember("slurm", str(number), folder)
+    looked: list[Path] = []
+    readlink = Path.readlink
+    monkeypatch.setattr(Path, "readlink", lambda path: looked.append(path) or readlink(path))
+    assert find("7") == KnownJob("slurm", "7", folder)
+    assert len(looked) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,7 @@ def test_waiting_for_a_silent_batch_system_ends_one_day(fake: FakeBatch) -> None
         job.wait(5)
 
 
-@pytest.mark.parametrize("mode", ["fail", "garbage", "hang", "silent"])
+@pytest.mark.parametrize("mode", ["fail", "garbage", "hang", "silent", "killed"])
 def test_nothing_is_half_submitted(fake: FakeBatch, mode: str) -> None:
     system = fake.make(submit_timeout_s=0.2 if mode == "hang" else 5)
     fake.misbehave(fake.submit_program, mode)
@@ -151,6 +152,8 @@ def test_nothing_is_half_submitted(fake: FakeBatch, mode: str) -> None:
     assert "\n" not in text
     assert text.endswith(".")
     assert caught.value.transient == (mode == "hang")
+    assert caught.value.in_doubt == (mode != "fail")
+    assert ("cancel what is too many" in text) == (mode != "fail")
     (folder,) = Path("logs").iterdir()
     assert caught.value.folder == folder.resolve()
     record = json.loads((folder / "job.json").read_text())
@@ -167,6 +170,83 @@ def test_a_job_that_was_reported_as_failed_runs_nothing(fake_slurm: FakeBatch) -
     fake_slurm.set("9", script=folder / "job.sh")
     assert fake_slurm.run("9") == 1
     assert not Path("ran").exists()
+
+
+def test_a_submission_that_hangs_after_it_named_the_id_is_one(
+    fake: FakeBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once it was told that the job runs nothing, and it ran to its end."""
+    fake.misbehave(fake.submit_program, "late")
+    job = fake.make(submit_timeout_s=0.5).submit_command_line(["echo", "hello"])
+    assert f"it had named the job's id, {job.id}." in caplog.text
+    fake.run(job.id)
+    assert job.wait(5) is JobState.COMPLETED
+    assert job.output() == "hello\n"
+    assert fake.make().job(job.id).state is JobState.COMPLETED
+
+
+def test_a_job_that_has_begun_before_its_submission_failed_is_told(
+    fake_slurm: FakeBatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin-slurm" / "sbatch"
+    program.unlink()
+    program.write_text("#!/bin/bash\nbash job.sh\necho garbage\n")
+    program.chmod(0o755)
+    with pytest.raises(SubmitError) as caught:
+        fake_slurm.make().submit_command_line(["echo", "hello"])
+    (note,) = caught.value.__notes__
+    assert note.startswith("A job has come of it and has begun")
+    assert Path(note.split()[-1].rstrip(".")).read_text() == "hello\n"
+
+
+def test_a_job_that_was_seen_to_run_was_not_cancelled_before_it_ran(fake: FakeBatch) -> None:
+    for ran in (True, False):
+        job = fake.make().submit_command_line(["true"])
+        job.cancel()
+        assert job.cancel_accepted
+        fake.set(job.id, state="forgotten")
+        if ran:
+            job.logs()[None].touch()
+        assert job.wait(5) is JobState.CANCELLED
+        assert job.status.reason == f"The job was cancelled{'' if ran else ' before it ran'}."
+
+
+def test_what_slurm_does_not_know_was_not_cancelled(fake_slurm: FakeBatch) -> None:
+    """scancel says so only with -v, and its status is 0."""
+    job = fake_slurm.make().submit_command_line(["true"])
+    fake_slurm.set(job.id, state="forgotten")
+    job.cancel()
+    assert not job.cancel_accepted
+    assert job.wait(5) is JobState.UNKNOWN
+
+
+def test_a_job_that_left_the_queue_long_ago_is_settled(
+    fake: FakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process once waited for its files anew, months later too."""
+    job = fake.make(file_patience_s=1000).submit_command_line(["true"])
+    fake.set(job.id, state="forgotten")
+    assert job.state is JobState.UNKNOWN
+    assert not job.ended
+    begun = time.time()
+    monkeypatch.setattr(time, "time", lambda: begun + 2000)
+    again = fake.make(file_patience_s=1000).job(job.id)
+    assert again.wait(5) is JobState.UNKNOWN
+    monkeypatch.setattr(time, "time", lambda: begun + 100_000)
+    later = fake.make().job(job.id)
+    assert later.ended
+    assert later.status.reason.startswith("It left the queue")
+
+
+def test_a_damaged_record_is_told_and_the_job_goes_on(
+    fake_slurm: FakeBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for damage in (5, "5-1", [1]):
+        job = fake_slurm.make().submit_command_line(["true"], array="0-1")
+        assert job.folder is not None
+        job.folder.update_record(array=damage, exit_status="x", left_queue_at="y")
+        assert fake_slurm.make().job(job.id).state is JobState.QUEUED
+    assert "is damaged" in caplog.text
 
 
 def test_a_script_is_run_by_its_launcher(fake_slurm: FakeBatch) -> None:

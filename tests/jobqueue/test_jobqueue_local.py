@@ -172,10 +172,30 @@ def test_what_cannot_be_pickled_is_an_error_that_says_so(local: Local) -> None:
 
 
 def test_a_function_that_exits_has_no_result(local: Local) -> None:
-    job = local.submit(sys.exit, 7, launch=[sys.executable])
-    with pytest.raises(JobFailed, match="exit status 7") as caught:
-        job.result(20)
-    assert caught.value.exit_status == 7
+    for status in (7, 0):
+        job = local.submit(sys.exit, status, launch=[sys.executable])
+        with pytest.raises(JobFailed, match=f"left by sys.exit with status {status}") as caught:
+            job.result(20)
+        assert caught.value.exit_status == status
+        assert job.exit_status == status
+
+
+def test_a_function_that_is_interrupted_interrupts_nobody_else(local: Local) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedError, match="interrupted in its job"):
+        run(local, interrupted)
+
+
+def test_a_cancelled_array_keeps_what_its_elements_left(local: Local) -> None:
+    job = local.submit_command_line(["bash", "-c", "echo el; sleep 60"], array="0-4")
+    while not job.output():
+        time.sleep(0.01)
+    job.cancel()
+    assert job.wait(20) is JobState.CANCELLED
+    assert job.exit_status == 143
+    assert job.status.reason == "The job was cancelled."
 
 
 def test_an_exception_that_cannot_be_read_back_keeps_its_text(local: Local) -> None:

@@ -87,6 +87,9 @@ def test_without_cores_a_job_gets_whole_nodes() -> None:
         ({"signal_name": "STOP"}, "not one of"),
         ({"exclusive": "yes"}, "true or false"),
         ({"prologue": 7}, "list of texts"),
+        ({"working_folder": 3}, "must be a path"),
+        ({"environment": {"A": True}}, "text in quotes"),
+        ({"memory_per_node": 10**400}, "of so many digits"),
         ({"nodse": 4}, "'nodse' does not exist. Valid are: account"),
     ],
 )
@@ -117,3 +120,13 @@ def test_a_script_is_started_by_mpicluster_run_unless_told_otherwise() -> None:
         *("--slots", "4"),
     )
     assert launch_words({"launch": ["srun", "python"]}) == ("srun", "python")
+
+
+def test_what_starts_a_script_is_a_path_or_a_list_of_words() -> None:
+    for options, sentence in (
+        ({"python": 3}, "path of a Python"),
+        ({"launch": "srun python"}, r"such as \['srun', 'python'\]"),
+    ):
+        with pytest.raises(SpecError, match=sentence):
+            launch_words(options)
+    assert launch_words({"launch": "my-launcher"}) == ("my-launcher",)

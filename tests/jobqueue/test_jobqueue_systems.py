@@ -131,7 +131,7 @@ def test_job_id(name: str, printed: str, job_id: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("printed", ["", "ok", "Job 17", "-3", "17\nbut then this\n"])
+@pytest.mark.parametrize("printed", ["", "ok", "Job 17", "-3", "x0", "17\nbut then this\n"])
 def test_what_is_no_job_id_is_an_error_in_one_sentence(name: str, printed: str) -> None:
     with pytest.raises(SubmitError, match="did not name the job's id") as caught:
         make(name).parse_job_id(answer(printed))
@@ -216,9 +216,13 @@ def test_slurm_says_that_a_condition_can_no_longer_be_met() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job_id", "text"), [("38_2", "Write 38: .* scancel 38_2"), ("abc", "are numbers")]
-)
-def test_slurm_is_asked_about_numbers_only(job_id: str, text: str) -> None:
+    ("job_id", "text"),
+    [
+        ("38_2", "Write 38: .* scancel 38_2"), ("abc", "are numbers"), ("0", "are numbers"),
+        (str(2**32), "from 1 to 4294967295"), (0, "are numbers"),
+    ],
+)  # fmt: skip
+def test_slurm_is_asked_about_numbers_only(job_id: str | int, text: str) -> None:
     """One other id, and squeue tells of none of the jobs that it was asked about."""
     with pytest.raises(SpecError, match=text):
         make("slurm").job(job_id)
@@ -431,6 +435,7 @@ def test_slurm_hides_variables_that_would_override_the_script() -> None:
     assert command.folder == Path("/jobs/1")
     assert "SBATCH_PARTITION" in command.without
     assert "SBATCH_ACCOUNT" not in command.without
+    assert {"SBATCH_WAIT", "SBATCH_ARRAY_INX"} <= set(command.without)
 
 
 @pytest.mark.parametrize(

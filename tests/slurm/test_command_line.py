@@ -28,6 +28,19 @@ def test_a_script_from_submission_to_its_log(cli: CommandLine, script: Script) -
     assert (row["state"], row["exit_status"]) == ("completed", 0)
 
 
+def test_what_tasks_print_is_in_the_log_of_their_worker(cli: CommandLine, script: Script) -> None:
+    says = "from mpicluster import Client\nwith Client() as client:\n    print('from the script')\n"
+    says += "    [client.submit(print, rank, 'prints', workers=rank).result() for rank in (2, 3)]\n"
+    job = cli.submit("--nodes", 2, script(says, "says.py"))
+    assert cli("wait", job).status == 0
+    logs = cli("logs", job)
+    assert "from the script\n" in logs.stdout, logs
+    assert "prints" not in logs.stdout, logs
+    assert "worker-2, worker-3" in logs.stderr, logs
+    for rank in (2, 3):
+        assert cli("logs", job, "--role", f"worker-{rank}").stdout == f"{rank} prints\n"
+
+
 def test_a_script_that_fails(cli: CommandLine, script: Script) -> None:
     raises = ANALYSIS.replace("sys.exit", "raise ValueError('no such year')\nsys.exit")
     words = ["--nodes", 1, "--tasks-per-node", 1, "--cpus-per-task", 2]

@@ -1,6 +1,9 @@
 """Do ranks get their roles, and does a job get the right command?"""
 
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from mpicluster.cluster.launch import (
     Launcher,
     Library,
     build_command,
+    check_srun,
     default_ranks,
     place_ranks,
     rank_environment,
@@ -115,6 +119,48 @@ def test_allocations_in_files(tmp_path) -> None:
         find_allocation({"PBS_NODEFILE": str(tmp_path / "none")})
 
 
+@pytest.mark.parametrize("nodes", ["n[a-b]", "n[1-", "n[1-3]]", "n[1--2]", "n[" + "9" * 30 + "]"])
+def test_damaged_hostlists_are_sentences(nodes: str) -> None:
+    with pytest.raises(WorldError, match="cannot be read"):
+        find_allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": nodes})
+
+
+@pytest.mark.parametrize("text", ["n1 x", "n1", "", "\n", "n1 -3 q"])
+def test_damaged_hostfiles_are_sentences(tmp_path, text: str) -> None:
+    nodes = tmp_path / "nodes"
+    nodes.write_text(text)
+    with pytest.raises(WorldError, match="cannot be read"):
+        find_allocation({"PE_HOSTFILE": str(nodes)})
+    if not text.strip():
+        with pytest.raises(WorldError, match="The empty list"):
+            find_allocation({"PBS_NODEFILE": str(nodes)})
+
+
+@pytest.mark.parametrize("text", ["n1 x", "n1", "n1 4 n2"])
+def test_damaged_lists_of_lsf_are_sentences(text: str) -> None:
+    with pytest.raises(WorldError, match="cannot be read"):
+        find_allocation({"LSB_MCPU_HOSTS": text})
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_srun_without_the_plugin_of_the_mpi_is_refused(tmp_path, loads: bool) -> None:
+    srun = tmp_path / "srun"
+    answer = "echo ok" if loads else (
+        "echo 'mpi_pmix.c:195: pmi/pmix: can not load PMIx library' >&2; "
+        "echo \"srun: error: Invalid MPI type 'pmix'\" >&2; exit 1"
+    )  # fmt: skip
+    srun.write_text(f"#!/bin/bash\necho \"$@\" >>{tmp_path}/asked\n{answer}\n")
+    srun.chmod(0o755)
+    launcher = Launcher("srun", str(srun), "srun")
+    if loads:
+        check_srun(launcher, OPENMPI)
+    else:
+        with pytest.raises(WorldError, match=r"can not load PMIx library.*--launcher mpirun"):
+            check_srun(launcher, OPENMPI)
+    assert (tmp_path / "asked").read_text() == "--mpi=pmix --test-only true\n"
+    check_srun(Launcher("mpirun", "/none", "openmpi"), OPENMPI)
+
+
 def launch(
     library: Library,
     launcher: Launcher,
@@ -195,3 +241,48 @@ def test_a_worker_has_no_more_slots_than_cores_were_granted(
     info = {"host": "a.site", "cores": [0, 1, 2, 3], "granted": granted}
     assert _slots([info] * 3, JobOptions()) == {2: slots}
     assert _slots([info] * 3, JobOptions(slots=8)) == {2: 8}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--resources", "GPU=nan"], "--resources was given GPU=nan; it takes an amount"),
+        (["--resources", "GPU=-1"], "0 or more"),
+        (["--resources", "GPU"], "NAME=AMOUNT, for example GPU=1"),
+        (["--set", "x"], "NAME=VALUE, for example lost_after_s=120"),
+    ],
+)
+def test_bad_options_of_run_are_sentences(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--dry-run", *words, __file__]) == USAGE_STATUS
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_script_with_an_impossible_name_is_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "--dry-run", "x" * 300]) == USAGE_STATUS
+    assert "There is no script" in capsys.readouterr().err
+
+
+def test_a_dry_run_that_cannot_be_written_is_a_sentence() -> None:
+    words = [sys.executable, "-m", "mpicluster", "run", "--dry-run", __file__]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == USAGE_STATUS
+    assert done.stderr == "mpicluster: The answer could not be written: No space left on device.\n"
+
+
+def test_a_user_without_a_home_has_settings() -> None:
+    code = (
+        "import pwd; pwd.getpwuid = lambda uid: {}[uid]; from mpicluster.config import Config; "
+        "print(Config.load({}).allowed_failures)"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CONFIG_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "3\n", done.stderr
