@@ -171,6 +171,11 @@ class Semaphore(Named):
     def acquire(self, timeout: float | str | None = None) -> bool:
         """Take a lease; wait at most `timeout` seconds. Return whether there was one."""
         request, answer = self._request("acquire", self.max_leases, timeout=timeout)
+        if request and answer is False:
+            raise RuntimeError(
+                f"The semaphore {self.name!r} was closed while a lease of it was waited for. Close "
+                "it when all its users have ended."
+            )
         if request and answer is not True:
             raise ValueError(
                 f"The semaphore {self.name!r} was asked for with max_leases={self.max_leases}, but "
@@ -186,6 +191,12 @@ class Semaphore(Named):
     def get_value(self) -> int:
         """Return how many leases are out."""
         return int(self._request("count")[1])
+
+    def close(self) -> None:
+        """Forget the semaphore for all: its leases count no more, and whoever waits for one gets a
+        `RuntimeError`. The next to ask for a lease begins a new one of this name.
+        """
+        self._request("close")
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -271,6 +282,11 @@ class Queue(Named):
     def qsize(self) -> int:
         """Return how many values there are."""
         return int(self._request("size")[1])
+
+    def close(self) -> None:
+        """Give this handle up, as in `distributed`. The values stay for others; a queue without
+        values costs nothing.
+        """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, None, self.maxsize)

@@ -52,7 +52,13 @@ class Future:
     #: What dask looks for where it does not check for its own class.
     __dask_future__ = True
 
-    def __init__(self, record: FutureRecord, client: Client) -> None:
+    def __init__(self, record: FutureRecord, client: Client | None = None) -> None:
+        if not isinstance(record, FutureRecord) or client is None:
+            raise TypeError(
+                f"A future was to be made of {record!r}, but only a client makes futures: keep "
+                "those that `submit`, `map`, `scatter`, `compute` and `persist` return, or share "
+                "them by name in a `Variable` or a `Queue`."
+            )
         record.references += 1
         self._record = record
         self._client = client

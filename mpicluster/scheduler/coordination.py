@@ -46,6 +46,12 @@ class Shared:
         """How many leases are out."""
         return sum(self.holders.values())
 
+    def is_as_new(self, kind: str) -> bool:
+        """Return whether a new thing of this name and kind would be the same."""
+        limited = self.items_max or (kind == "semaphore" and self.leases_max)
+        busy = self.holders or self.items or self.takers or self.putters or self.is_set
+        return not (limited or busy)
+
 
 class Coordination:
     """Everything that is shared by name."""
@@ -66,6 +72,7 @@ class Coordination:
             ("semaphore", "acquire"): self._acquire,
             ("semaphore", "release"): self._release,
             ("semaphore", "count"): lambda shared, w: iter([(w[0], w[1], shared.leases)]),
+            ("semaphore", "close"): self._close,
             ("event", "wait"): self._wait,
             ("event", "set"): self._set,
             ("event", "clear"): self._clear,
@@ -94,11 +101,14 @@ class Coordination:
         if shared is None:
             shared = self.shared[kind, name] = Shared()
         if action == "withdraw":
-            return self._withdraw(shared, client, request, arguments)
-        handler = self._actions.get((kind, action))
-        if handler is None:
-            return [(client, request, None)]
-        return list(handler(shared, (client, request, arguments)))
+            replies = self._withdraw(shared, client, request, arguments)
+        elif (kind, action) in self._actions:
+            replies = list(self._actions[kind, action](shared, (client, request, arguments)))
+        else:
+            replies = [(client, request, None)]
+        if shared.is_as_new(kind):  # names are often made for one use
+            del self.shared[kind, name]
+        return replies
 
     def client_left(self, client: ClientId) -> list[Reply]:
         """Give back what a client holds and forget what it waits for."""
@@ -113,6 +123,7 @@ class Coordination:
             shared.putters = deque(w for w in shared.putters if w[0] != client)
             if shared.holders.pop(client, None) is not None:
                 replies += self._grant(shared)
+        self.shared = {key: one for key, one in self.shared.items() if not one.is_as_new(key[0])}
         return replies
 
     def _withdraw(
@@ -187,6 +198,15 @@ class Coordination:
             if not shared.holders[holder]:
                 del shared.holders[holder]
             yield from self._grant(shared)
+
+    def _close(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
+        """Forget a semaphore and its leases; who waits for one is told that there is none."""
+        yield waiting[0], waiting[1], True
+        while shared.takers:
+            client, request, _ = shared.takers.popleft()
+            yield client, request, False
+        shared.holders.clear()
+        shared.leases_max = 0
 
     # --- events ---
 

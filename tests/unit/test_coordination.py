@@ -136,3 +136,37 @@ def test_a_variable_holds_the_keys_of_its_last_value() -> None:
     assert ask.core.held == {7: 1, 8: 1}
     ask(2, "variable", "received", 3)
     assert ask.core.held == {}
+
+
+def test_who_waits_for_a_closed_semaphore_is_told() -> None:
+    ask = Asked()
+    ask(1, "semaphore", "acquire", 1)
+    assert ask(2, "semaphore", "acquire", 1) == []
+    assert ask(3, "semaphore", "close") == [(3, 3, True), (2, 2, False)]
+    assert ask.core.shared == {}
+    assert ask(2, "semaphore", "acquire", 5) == [(2, 4, True)]
+
+
+def test_what_is_as_new_takes_no_memory() -> None:
+    """Names are often made for one use: a million locks were once a million records."""
+    ask = Asked()
+    ask(1, "lock", "acquire", 1)
+    ask(2, "lock", "acquire", 1)
+    ask(1, "lock", "release")
+    assert len(ask.core.shared) == 1
+    ask(2, "lock", "release")
+    ask(1, "queue", "put", b"x", [], 0)
+    ask(1, "queue", "get", 1)
+    ask(1, "event", "set")
+    ask(1, "event", "clear")
+    ask(1, "variable", "set", b"x", [])
+    ask(1, "variable", "delete")
+    ask(1, "variable", "get")
+    ask.core.client_left(1)
+    assert ask.core.shared == {}
+    ask(1, "semaphore", "acquire", 2)
+    ask(1, "semaphore", "release")
+    ask(1, "queue", "put", b"x", [], 3)
+    ask(1, "queue", "get", 1)
+    ask.core.client_left(1)
+    assert len(ask.core.shared) == 2  # their limits are known
