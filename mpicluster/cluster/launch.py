@@ -179,21 +179,36 @@ def default_ranks(allocation: Allocation, workers_per_node: int) -> int:
 
 
 def place_ranks(launch: Launch) -> list[tuple[str, int]]:
-    """Return (host, ranks) in rank order: ranks 0 and 1 beside the first host's workers.
+    """Return (host, ranks) in rank order: ranks 0 and 1 beside the first workers.
 
-    Ranks beyond `workers_per_node` on every host go round the hosts.
+    They are on the first host that has cores left for them. Ranks beyond `workers_per_node` on
+    every host go round the hosts. (Hydra keeps to Slurm's order of hosts, whatever it is told.)
     """
-    hosts = launch.allocation.hosts
+    home = _home(launch)
+    hosts = [home, *(host for host in launch.allocation.hosts if host != home)]
     counts = dict.fromkeys(hosts, 0)
     left = launch.ranks
-    counts[hosts[0]] = min(left, FIRST_WORKER_RANK)
-    left -= counts[hosts[0]]
+    counts[home] = min(left, FIRST_WORKER_RANK)
+    left -= counts[home]
     while left > 0:
         for host in hosts:
             take = min(left, launch.workers_per_node)
             counts[host] += take
             left -= take
     return [(host, count) for host, count in counts.items() if count]
+
+
+def _home(launch: Launch) -> str:
+    """Return the first host with cores for ranks 0 and 1 beside its workers; where there is none,
+    or the cores are not known, the first.
+    """
+    allocation = launch.allocation
+    # Grid Engine's list of what was granted is a file of the first host, which rank 1 must read.
+    if allocation.exact and allocation.system != "sge":
+        for host, cores in zip(allocation.hosts, allocation.cores, strict=True):
+            if cores >= FIRST_WORKER_RANK + launch.workers_per_node:
+                return host
+    return allocation.hosts[0]
 
 
 def build_command(launch: Launch) -> list[str]:

@@ -210,6 +210,23 @@ def test_more_ranks_than_hosts_go_round() -> None:
     planned = Launch(OPENMPI, Launcher("m", "m", "openmpi"), allocation, 7, 2, [])
     assert place_ranks(planned) == [("a", 5), ("b", 2)]
     assert default_ranks(allocation, 2) == 6
+
+
+@pytest.mark.parametrize(
+    ("cores", "exact", "home"),
+    [
+        ((1, 4, 4), True, "b"), ((1, 4, 4), False, "a"), ((1, 2, 1), True, "a"),
+        ((8, 8, 8), True, "a"),
+    ],
+)  # fmt: skip
+def test_ranks_0_and_1_are_where_cores_are_left(
+    cores: tuple[int, ...], exact: bool, home: str
+) -> None:
+    """A first host with one core once got three ranks while others had cores to spare."""
+    allocation = Allocation("slurm", ("a", "b", "c"), cores, exact)
+    planned = Launch(OPENMPI, Launcher("m", "m", "openmpi"), allocation, 5, 1, [])
+    others = [(host, 1) for host in "abc" if host != home]
+    assert place_ranks(planned) == [(home, 3), *others]
     assert default_ranks(Allocation("", (), ()), 1) == 3
 
 
