@@ -25,6 +25,8 @@ from jobqueue.states import ExitRecord
 
 SCRIPT = "job.sh"
 RECORD = "job.json"
+#: what the job itself has called its id
+ID = "job-id"
 NOT_SUBMITTED = "do-not-run"
 #: the role whose log is the output of the job's command
 MAIN_ROLE = "output"
@@ -90,6 +92,14 @@ class JobFolder:
     def forbid_start(self) -> None:
         """Let a job that may have been submitted all the same end before it runs anything."""
         self.write(NOT_SUBMITTED, b"This job was reported as not submitted.\n")
+
+    def told_id(self) -> str:
+        """Return the id that the job has told, which has begun to run then; "" if it has not."""
+        self._names()
+        try:
+            return (self.path / ID).read_text().strip()
+        except (OSError, ValueError):
+            return ""
 
     def exit_records(self, indices: Iterable[int | None]) -> dict[int | None, ExitRecord]:
         """Return the exit records that exist; `None` is the index of a job without an array."""

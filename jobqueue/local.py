@@ -92,6 +92,7 @@ class Local(BatchSystem):
     prefix = "#JOBQUEUE"
     programs = ("bash", "setsid")
     index_variable = "JOBQUEUE_ARRAY_INDEX"
+    id_expression = ""  # its supervisor names it before it starts the script
     manual = "the page docs/jobqueue.md"
     already_ended = ("no such job",)
 

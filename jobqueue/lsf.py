@@ -70,6 +70,7 @@ class LSF(BatchSystem):
     prefix = "#BSUB"
     programs = ("bsub",)
     index_variable = "LSB_JOBINDEX"
+    id_expression = "$LSB_JOBID"
     manual = "https://www.ibm.com/docs/en/spectrum-lsf/10.1.0?topic=bsub-options"
     transient_errors = (
         "LSF is down",

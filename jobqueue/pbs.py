@@ -70,6 +70,7 @@ class PBS(BatchSystem):
     prefix = "#PBS"
     programs = ("qsub", "pbsnodes")
     index_variable = "PBS_ARRAY_INDEX"
+    id_expression = r"${PBS_JOBID/\[*\]/[]}"  # 17[].server, of each element
     manual = "https://help.altair.com/2022.1.0/PBS%20Professional/PBSReferenceGuide2022.1.pdf"
     transient_errors = (
         "cannot connect to server",

@@ -17,6 +17,9 @@ from jobqueue.spec import JobSpec
 #: time before the script passes it on: a second TERM makes mpirun give up its orderly end.
 _PATIENCE_TENTHS_S = 50
 
+_TELL_ID = r"""# For the caller whose submit command has not told it.
+printf '%s\n' "@ID@" 2>/dev/null >"$JOBQUEUE_FOLDER/job-id" || :"""
+
 _BEGIN = r"""
 # A submission that was reported as failed must not run after all.
 if [ -e "$JOBQUEUE_FOLDER/do-not-run" ]; then
@@ -74,13 +77,18 @@ jobqueue_record "$JOBQUEUE_EXIT_STATUS"
 
 
 def body(
-    spec: JobSpec, folder: Path, index_variable: str, reserved_statuses: tuple[int, ...] = ()
+    spec: JobSpec,
+    folder: Path,
+    *,
+    index_variable: str,
+    id_expression: str,
+    reserved_statuses: tuple[int, ...] = (),
 ) -> str:
     """Return the job script's part below the directives.
 
     `folder` is the job's folder, `index_variable` the name under which this batch system tells an
-    element of an array its index. Instead of one of the `reserved_statuses` the batch system gets
-    1; the exit record holds the true one.
+    element of an array its index, `id_expression` what bash reads as the job's id. Instead of one
+    of the `reserved_statuses` the batch system gets 1; the exit record holds the true one.
     """
     quote = shlex.quote
     lines = [
@@ -94,6 +102,8 @@ def body(
             f'export JOBQUEUE_ARRAY_INDEX="${index_variable}"',
             'jobqueue_suffix="-$JOBQUEUE_ARRAY_INDEX"',
         ]
+    if id_expression:
+        lines += _TELL_ID.replace("@ID@", id_expression).split("\n")
     traps = sorted({"USR1", "USR2", spec.signal_name} - {"TERM"})
     begin = _BEGIN.replace("@PATIENCE@", str(_PATIENCE_TENTHS_S)).replace(
         "@TRAPS@", "\n".join(f"trap 'jobqueue_forward {name}' {name}" for name in traps)

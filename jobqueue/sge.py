@@ -44,6 +44,7 @@ class SGE(BatchSystem):
     prefix = "#$"
     programs = ("qsub", "qconf")
     index_variable = "SGE_TASK_ID"
+    id_expression = "$JOB_ID"
     manual = "the manual page qsub(1)"
     transient_errors = (
         "unable to contact qmaster",

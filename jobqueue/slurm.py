@@ -149,6 +149,7 @@ class Slurm(BatchSystem):
     prefix = "#SBATCH"
     programs = ("sbatch",)
     index_variable = "SLURM_ARRAY_TASK_ID"
+    id_expression = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}"
     manual = "https://slurm.schedmd.com/sbatch.html"
     transient_errors = (
         "Socket timed out",

@@ -8,6 +8,7 @@ was told does not exist.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.errors import CommandError, SpecError, SubmitError
-from jobqueue.folder import MAIN_ROLE, RECORD, SCRIPT, JobFolder, slug
+from jobqueue.folder import RECORD, SCRIPT, JobFolder, slug
 from jobqueue.functions import RUNNER, pack_function, store_function
 from jobqueue.job import Job
 from jobqueue.paths import home_path, not_a_file
@@ -145,7 +146,7 @@ def _submit(
         if function is not None:
             store_function(folder, function)
         _write_first_record(folder, system, spec)
-        job_id = _give(system, system.submit_command(folder.path / SCRIPT, spec))
+        job_id = _give(system, system.submit_command(folder.path / SCRIPT, spec), folder)
     except BaseException as error:
         raise _failed(system, folder, error) from error
     folder.update_record(submission="submitted", job_id=job_id, state=JobState.QUEUED.value)
@@ -156,20 +157,33 @@ def _submit(
     return job
 
 
-def _give(system: BatchSystem, command: Command) -> str:
+def _give(system: BatchSystem, command: Command, folder: JobFolder) -> str:
     """Give a job to the batch system and return its id."""
     try:
         return system.parse_job_id(system.runner(command, system.settings.submit_timeout_s))
-    except CommandError as error:
-        # A command that hangs may have done its work: then the job exists, and its id is known.
-        if not error.printed.endswith("\n"):
+    except (CommandError, SubmitError) as error:
+        # A command that hangs, or prints what nobody can read, may have done its work all the same.
+        job_id = _late_id(system, command, folder, error)
+        if not job_id:
             raise
-        try:
-            job_id = system.parse_job_id(Output(command, 0, error.printed))
-        except SubmitError:
-            raise error from None
-        logger.warning("%s By then it had named the job's id, %s.", error, job_id)
+        logger.warning("%s The job was made all the same: its id is %s.", error, job_id)
         return job_id
+
+
+def _late_id(
+    system: BatchSystem, command: Command, folder: JobFolder, error: CommandError | SubmitError
+) -> str:
+    """Return the id of a job whose submission went wrong: what the command had printed before it
+    hung, or what the job, which has begun, says itself; "" if neither is there.
+    """
+    if isinstance(error, CommandError) and error.printed.endswith("\n"):
+        with contextlib.suppress(SubmitError):
+            return system.parse_job_id(Output(command, 0, error.printed))
+    with contextlib.suppress(SpecError):
+        job_id = check_job_id(folder.told_id())
+        system.check_job_id(job_id)
+        return job_id
+    return ""
 
 
 def _write_first_record(folder: JobFolder, system: BatchSystem, spec: JobSpec) -> None:
@@ -219,9 +233,9 @@ def _failed(system: BatchSystem, folder: JobFolder, error: BaseException) -> Bas
         folder.update_record(submission="failed", error=told or type(failure).__name__)
     except OSError as second:
         failure.add_note(f"{folder.path / RECORD} could not be written either: {second}.")
-    begun = [role for role in folder.roles() if role.startswith(MAIN_ROLE)]
-    if begun:
+    told_id = folder.told_id()
+    if told_id:
         failure.add_note(
-            f"A job has come of it and has begun: it prints to {folder.log(begun[0])}."
+            f"A job has come of it, {told_id}, and may have begun: its output is in {folder.path}."
         )
     return failure

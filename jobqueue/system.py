@@ -52,6 +52,8 @@ class BatchSystem(ABC):
     programs: ClassVar[tuple[str, ...]]
     #: the variable that tells an element of an array its index
     index_variable: ClassVar[str]
+    #: what bash in a job reads as the id that `parse_job_id` returns
+    id_expression: ClassVar[str]
     #: the pages from which the formats in the file of this system are taken
     manual: ClassVar[str]
     #: parts of error texts that mean: the same may succeed later
@@ -99,7 +101,15 @@ class BatchSystem(ABC):
         lines += [line.removeprefix(self.prefix).strip() for line in spec.extra_directives]
         head = ["#!/bin/bash", *(f"{self.prefix} {line}" for line in lines), ""]
         return (
-            "\n".join(head) + "\n" + body(spec, folder, self.index_variable, self.reserved_statuses)
+            "\n".join(head)
+            + "\n"
+            + body(
+                spec,
+                folder,
+                index_variable=self.index_variable,
+                id_expression=self.id_expression,
+                reserved_statuses=self.reserved_statuses,
+            )
         )
 
     @abstractmethod

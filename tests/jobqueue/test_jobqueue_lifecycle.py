@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobqueue import JobState, StatusError, SubmitError
+from jobqueue import Configuration, JobSpec, JobState, StatusError, SubmitError, system_class
+from jobqueue.folder import JobFolder
 
 if TYPE_CHECKING:
     from tests.jobqueue.conftest import FakeBatch
@@ -178,25 +180,63 @@ def test_a_submission_that_hangs_after_it_named_the_id_is_one(
     """Once it was told that the job runs nothing, and it ran to its end."""
     fake.misbehave(fake.submit_program, "late")
     job = fake.make(submit_timeout_s=0.5).submit_command_line(["echo", "hello"])
-    assert f"it had named the job's id, {job.id}." in caplog.text
+    assert f"The job was made all the same: its id is {job.id}." in caplog.text
     fake.run(job.id)
     assert job.wait(5) is JobState.COMPLETED
     assert job.output() == "hello\n"
     assert fake.make().job(job.id).state is JobState.COMPLETED
 
 
-def test_a_job_that_has_begun_before_its_submission_failed_is_told(
-    fake_slurm: FakeBatch, tmp_path: Path
+@pytest.mark.parametrize("ending", ["echo garbage", "sleep 600", "kill -KILL $$"])
+def test_a_job_that_has_begun_tells_its_id_itself(
+    fake: FakeBatch, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin-slurm" / "sbatch"
+    """The submit command may fail in any way once the job runs."""
+    job_id = "17.pbs" if fake.system == "pbs" else "17"
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID", "LSB_JOBID"):
+        monkeypatch.setenv(name, job_id)
+    program = tmp_path / f"bin-{fake.system}" / fake.submit_program
     program.unlink()
-    program.write_text("#!/bin/bash\nbash job.sh\necho garbage\n")
+    program.write_text(f"#!/bin/bash\nbash job.sh </dev/null\n{ending}\n")
     program.chmod(0o755)
+    job = fake.make(submit_timeout_s=1).submit_command_line(["echo", "hello"])
+    assert job.id == job_id
+    assert job.output() == "hello\n"
+    fake.set(job.id, state="ended", exit_status=0)
+    assert job.wait(5) is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "job_id"),
+    [
+        ("slurm", {"SLURM_JOB_ID": "19", "SLURM_ARRAY_JOB_ID": "17"}, "17"),
+        ("pbs", {"PBS_JOBID": "17[3].server"}, "17[].server"),
+        ("sge", {"JOB_ID": "17"}, "17"),
+        ("lsf", {"LSB_JOBID": "17"}, "17"),
+    ],
+)
+def test_elements_of_an_array_tell_the_id_of_the_whole(
+    name: str, told: dict[str, str], job_id: str, home: Path
+) -> None:
+    folder = JobFolder(home / "job")
+    system = system_class(name)(configuration=Configuration(), log_folder=home)
+    folder.create(system.script(JobSpec.from_options(["true"], {"array": "1-3"}), folder.path))
+    environment = {"PATH": "/usr/bin:/bin", system.index_variable: "3", **told}
+    subprocess.run(["bash", folder.path / "job.sh"], env=environment, check=True)
+    assert folder.told_id() == job_id
+
+
+def test_a_job_that_may_have_begun_before_its_submission_failed_is_told(
+    fake_slurm: FakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        JobFolder, "told_id", lambda self: "17" if (self.path / "do-not-run").exists() else ""
+    )
+    fake_slurm.misbehave("sbatch", "garbage")
     with pytest.raises(SubmitError) as caught:
         fake_slurm.make().submit_command_line(["echo", "hello"])
     (note,) = caught.value.__notes__
-    assert note.startswith("A job has come of it and has begun")
-    assert Path(note.split()[-1].rstrip(".")).read_text() == "hello\n"
+    assert note.startswith("A job has come of it, 17, and may have begun")
 
 
 def test_a_job_that_was_seen_to_run_was_not_cancelled_before_it_ran(fake: FakeBatch) -> None:

@@ -24,6 +24,8 @@
 export JOBQUEUE_FOLDER=/logs/job-1
 export JOBQUEUE_ARRAY_INDEX="$LSB_JOBINDEX"
 jobqueue_suffix="-$JOBQUEUE_ARRAY_INDEX"
+# For the caller whose submit command has not told it.
+printf '%s\n' "$LSB_JOBID" 2>/dev/null >"$JOBQUEUE_FOLDER/job-id" || :
 # A submission that was reported as failed must not run after all.
 if [ -e "$JOBQUEUE_FOLDER/do-not-run" ]; then
     echo "jobqueue: this job was reported as not submitted, so it does not run." >&2

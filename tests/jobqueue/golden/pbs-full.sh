@@ -19,6 +19,8 @@
 export JOBQUEUE_FOLDER=/logs/job-1
 export JOBQUEUE_ARRAY_INDEX="$PBS_ARRAY_INDEX"
 jobqueue_suffix="-$JOBQUEUE_ARRAY_INDEX"
+# For the caller whose submit command has not told it.
+printf '%s\n' "${PBS_JOBID/\[*\]/[]}" 2>/dev/null >"$JOBQUEUE_FOLDER/job-id" || :
 # A submission that was reported as failed must not run after all.
 if [ -e "$JOBQUEUE_FOLDER/do-not-run" ]; then
     echo "jobqueue: this job was reported as not submitted, so it does not run." >&2

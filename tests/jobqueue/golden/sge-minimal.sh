@@ -9,6 +9,8 @@
 # Written by jobqueue. To submit it by hand, do so in the folder that holds it.
 export JOBQUEUE_FOLDER=/logs/job-1
 jobqueue_suffix=
+# For the caller whose submit command has not told it.
+printf '%s\n' "$JOB_ID" 2>/dev/null >"$JOBQUEUE_FOLDER/job-id" || :
 # A submission that was reported as failed must not run after all.
 if [ -e "$JOBQUEUE_FOLDER/do-not-run" ]; then
     echo "jobqueue: this job was reported as not submitted, so it does not run." >&2
