@@ -352,7 +352,8 @@ def run_cancel(arguments: argparse.Namespace) -> int:
                 say(f"{job.system.title} was asked to cancel job {job.id}.")
             else:
                 say(
-                    f"{job.system.title} has no job {job.id} that it could cancel: it has ended or never was."
+                    f"{job.system.title} has no job {job.id} that it could cancel: it has ended or "
+                    "never was."
                 )
                 failed |= job.folder is None
         except JobqueueError as error:
