@@ -18,6 +18,7 @@ from mpicluster.client.collect import (
 )
 from mpicluster.client.coordination import Event, Lock, Queue, Semaphore, Variable
 from mpicluster.client.future import Future
+from mpicluster.client.plugins import WorkerPlugin
 from mpicluster.client.progress import progress
 from mpicluster.cluster.job import initialize
 from mpicluster.cluster.local import LocalCluster
@@ -66,6 +67,7 @@ __all__ = [
     "TimeoutError",
     "Variable",
     "VersionMismatchError",
+    "WorkerPlugin",
     "__version__",
     "as_completed",
     "default_client",

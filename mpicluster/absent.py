@@ -12,19 +12,22 @@ _TASKS = "There are no actors: keep state in a `Variable`, or pass it from task 
 _DISPLAY = (
     "There is no dashboard: use `progress(futures)`, `client.scheduler_info()` and the job's log."
 )
-_PLUGINS = "There are no plugins: run a function in every slot with `client.run(function)`."
+_PLUGINS = (
+    "Only slots take plugins, as a `WorkerPlugin`; `client.run(function)` runs a function in every "
+    "slot."
+)
 _ASYNC = (
     "There is no `async` interface: use `future.add_done_callback`, `as_completed`, or a thread."
 )
 _FILES = (
-    "Files are not uploaded: put modules beside the script or on PYTHONPATH, on a file system that "
-    "all hosts see."
+    "`client.upload_file` sends one module or archive; put folders beside the script or on "
+    "PYTHONPATH, on a file system that all hosts see."
 )
 _PLACES = (
     "Values stay where they were computed: `client.replicate` copies them, and full workers write "
     "their oldest values to disk."
 )
-_PUBLISH = "Nothing is published by name: use a `Variable`, which keeps the futures in it."
+_METADATA = "Use a `Variable`, or `client.publish_dataset`, which keeps futures too."
 _LAUNCH = "Ranks take the place of servers: start them with `mpicluster run` or `mpirun`."
 _ADDRESS = "Ranks have no addresses and need no encryption of their own: MPI connects them."
 _RETRY = "Say `retries=` when tasks are submitted, or submit those that failed again."
@@ -36,8 +39,8 @@ NAMES: Final = {
     **dict.fromkeys(("Actor", "ActorFuture", "BaseActorFuture"), _TASKS),
     **dict.fromkeys(("Adaptive", "SpecCluster"), _SIZE),
     **dict.fromkeys(
-        ("NannyPlugin", "SchedulerPlugin", "WorkerPlugin", "CondaInstall", "InstallPlugin",
-         "PipInstall", "Environ"), _PLUGINS,
+        ("NannyPlugin", "SchedulerPlugin", "CondaInstall", "InstallPlugin", "PipInstall",
+         "Environ"), _PLUGINS,
     ),
     **dict.fromkeys(("UploadDirectory", "UploadFile"), _FILES),
     **dict.fromkeys(("Nanny", "Scheduler", "Worker", "SSHCluster", "SubprocessCluster"), _LAUNCH),
@@ -56,17 +59,11 @@ OF_CLIENTS: Final = {
                     "Slots that fail are started anew by themselves; `client.cancel` gives tasks "
                     "up."),
     "retire_workers": _SIZE,
-    "upload_file": _FILES,
     "rebalance": _PLACES,
     "amm": _PLACES,
+    **dict.fromkeys(("set_metadata", "get_metadata"), _METADATA),
     **dict.fromkeys(
-        ("publish_dataset", "get_dataset", "list_datasets", "unpublish_dataset", "set_metadata",
-         "get_metadata"), _PUBLISH,
-    ),
-    **dict.fromkeys(
-        ("register_plugin", "register_worker_plugin", "register_scheduler_plugin",
-         "register_worker_callbacks", "unregister_scheduler_plugin", "unregister_worker_plugin",
-         "run_on_scheduler"), _PLUGINS,
+        ("register_scheduler_plugin", "unregister_scheduler_plugin", "run_on_scheduler"), _PLUGINS,
     ),
     **dict.fromkeys(("get_task_stream", "profile", "benchmark_hardware"),
                     f"{_DISPLAY} `mpicluster bench` measures a cluster."),

@@ -532,11 +532,17 @@ class PutLargeValue(Message):
 
 @dataclass(slots=True)
 class RunFunction(Message):
-    """Run this function in every slot at once (`Client.run`); answered by `FunctionRan`."""
+    """Run this function in every slot at once (`Client.run`); answered by `FunctionRan`.
+
+    With a name in `keep` it also runs in each slot that is started later, in the place of an
+    earlier one of that name; `forget` names one that does so no more.
+    """
 
     message_class = MessageClass.TASK
     request: int
     code: bytes
+    keep: str = ""
+    forget: str = ""
 
 
 @dataclass(slots=True)

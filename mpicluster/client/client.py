@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 from mpicluster import messages as m
 from mpicluster.absent import OF_CLIENTS, refuse_attribute, without_connection_arguments
 from mpicluster.client import inspection
-from mpicluster.client.everywhere import Everywhere
 from mpicluster.client.executor import ClientExecutor
 from mpicluster.client.future import Future
+from mpicluster.client.plugins import Plugins
+from mpicluster.client.publishing import Publishing
 from mpicluster.client.records import FutureRecord
 from mpicluster.ids import Key
 
@@ -28,7 +29,7 @@ _current: ContextVar[Client | None] = ContextVar("mpicluster_client", default=No
 _open: list[Client] = []
 
 
-class Client(Everywhere):
+class Client(Plugins, Publishing):
     """The connection of a script with its cluster.
 
     Inside a job that `mpicluster run` or `mpirun ... python -m mpicluster` started it uses the
@@ -201,6 +202,8 @@ class Client(Everywhere):
                 record = FutureRecord(key, str(name), name, None)
                 core.add(record, named=False)
                 core.to_scheduler(m.WantKeys([key]))
+            # A collection that came with the future refers to it by its name.
+            core.by_name.setdefault(name, record)
             return self.make_future(record)
 
     # --- graphs ---

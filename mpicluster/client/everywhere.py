@@ -39,6 +39,14 @@ class Everywhere(Submitting):
             raise ValueError(
                 f"on_error is {on_error!r}; it must be 'raise', 'return' or 'ignore'."
             )
+        return self._run(function, args, kwargs, workers, wait=wait, on_error=on_error)
+
+    def _run(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+        workers: Any = None, *, wait: bool = True, on_error: str = "raise", keep: str = "",
+        forget: str = "",
+    ) -> Any:  # fmt: skip
+        """Run a function in every slot; `keep` and `forget` as in `RunFunction`."""
         name = getattr(function, "__name__", "function")
         if takes_worker(function) and "dask_worker" not in kwargs:
             from mpicluster.tasks import call_with_worker  # it needs clients itself
@@ -51,7 +59,7 @@ class Everywhere(Submitting):
             for rank in self._ranks(workers):
                 request = self._loop.core.next_number()
                 requests[request] = rank
-                self._loop.core.to_worker(rank, m.RunFunction(request, code))
+                self._loop.core.to_worker(rank, m.RunFunction(request, code, keep, forget))
         if not wait:
             self._loop.turn()
             return None

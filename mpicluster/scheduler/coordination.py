@@ -85,6 +85,11 @@ class Coordination:
             ("variable", "get"): self._look,
             ("variable", "received"): self._received,
             ("variable", "delete"): self._delete,
+            ("dataset", "publish"): self._publish,
+            ("dataset", "get"): self._look_now,
+            ("dataset", "received"): self._received,
+            ("dataset", "delete"): self._delete,
+            ("dataset", "names"): self._dataset_names,
         }
 
     def request(
@@ -284,8 +289,30 @@ class Coordination:
             shared.takers.append(waiting)
 
     def _delete(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
+        """Take the value away; answered with whether there was one."""
+        yield waiting[0], waiting[1], bool(shared.items)
         self._clear_items(shared)
-        yield waiting[0], waiting[1], True
+
+    # --- datasets: variables that nobody waits for ---
+
+    def _publish(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
+        client, request, (content, keys, override) = waiting
+        if shared.items and not override:
+            yield client, request, False
+        else:
+            yield from self._assign(shared, (client, request, [content, keys]))
+
+    def _look_now(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
+        if shared.items:
+            yield from self._look(shared, waiting)
+        else:
+            yield waiting[0], waiting[1], None
+
+    def _dataset_names(self, _shared: Shared, waiting: Waiting) -> Iterator[Reply]:
+        names = [
+            name for (kind, name), one in self.shared.items() if kind == "dataset" and one.items
+        ]
+        yield waiting[0], waiting[1], names
 
     def _clear_items(self, shared: Shared) -> None:
         while shared.items:

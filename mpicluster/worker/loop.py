@@ -70,6 +70,8 @@ class WorkerLoop:
         self.pool = SlotPool(zygote, self._slot_settings(board_fd), board_fd)
         self.relay = ClientRelay(self.pool, transport, self.values)
         self.function_codes: dict[int, tuple[str, bytes]] = {}
+        #: {name: code} of functions that each new slot runs first.
+        self._set_ups: dict[str, bytes] = {}
         #: `RunFunction` that slots have not answered: request -> (client, {address of slot}).
         self._runs: dict[int, tuple[Rank, set[int]]] = {}
         #: {slot: why} of slots that were ended for their size.
@@ -208,6 +210,9 @@ class WorkerLoop:
             self.function_codes[function] = (prefix, code)
 
     def _on_run_function(self, source: Rank, message: m.RunFunction, _now: float) -> None:
+        self._set_ups.pop(message.forget, None)
+        if message.keep:
+            self._set_ups[message.keep] = message.code
         links = list(self.pool.links.values())
         self._runs[message.request] = (source, {link.client for link in links})
         for link in links:
@@ -242,6 +247,8 @@ class WorkerLoop:
     def _start_slot(self, index: int) -> None:
         for fd in self.pool.start(index):
             self.ladder.watch(fd)
+        if self._set_ups:
+            self.pool.send(self.pool.links[index], p.SetUp(list(self._set_ups.values())))
 
     def _read_slot(self, fd: int, now: float) -> None:
         link, messages = self.pool.read(fd)

@@ -9,8 +9,10 @@ import mmap
 import os
 import pickle
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -145,7 +147,23 @@ class Slot:
             elif isinstance(message, p.LetFuturesGo):
                 for ticket in message.tickets:
                     self._held.pop(ticket, None)
+            elif isinstance(message, p.SetUp):
+                self._set_up(message.codes)
         return True
+
+    def _set_up(self, codes: list[bytes]) -> None:
+        """Run what clients want in every slot; it went well in others, so tasks may run anyway."""
+        for code in codes:
+            try:
+                function, args, kwargs = pickle.loads(code)
+                function(*args, **kwargs)
+            except Exception:  # noqa: BLE001  (whatever user code raises)
+                host, rank = self.settings.host, self.settings.rank
+                print(
+                    f"mpicluster: a plugin or uploaded file failed in a new slot of rank {rank} on "
+                    f"{host}, which goes on without it:", file=sys.stderr,
+                )  # fmt: skip
+                traceback.print_exc()
 
     def _run_task(self, task: QueuedTask) -> None:
         """Run one task and keep its result for the next report."""

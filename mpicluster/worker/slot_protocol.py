@@ -63,6 +63,13 @@ class LetFuturesGo:
 
 
 @dataclass(slots=True)
+class SetUp:
+    """Run these functions before any task: what clients want in every slot."""
+
+    codes: list[bytes]
+
+
+@dataclass(slots=True)
 class GrantSegment:
     """Here is room for the large result that the slot announced; -1: there is no memory."""
 
@@ -183,7 +190,7 @@ class SlotLent:
 CODEC: Final = Codec([
     RunTasks, GrantSegment, ReportNow, RunNow, ToSlotClient, SlotStarted, TasksDone, TaskRaised,
     WantSegment, Unmapped, TasksReturned, RanNow, FromSlotClient, SlotLent, ValueForClient,
-    ForgetInputs, LetFuturesGo,
+    ForgetInputs, LetFuturesGo, SetUp,
 ])  # fmt: skip
 
 

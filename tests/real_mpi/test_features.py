@@ -211,3 +211,40 @@ with Client() as client:
 """
     )
     check(runner, script, ["True", "100000"])
+
+
+def test_plugins_uploads_and_datasets(runner: Runner, program: Program) -> None:
+    """A slot that takes another's place is prepared as that was."""
+    script = program(
+        """
+import os, pathlib, tempfile
+from mpicluster import Client, KilledWorker, WorkerPlugin, get_client
+
+class Label(WorkerPlugin):
+    def setup(self, worker):
+        os.environ["LABEL"] = f"rank {worker.name}"
+
+def look(_):
+    import uploaded_here
+    return os.environ["LABEL"], uploaded_here.NUMBER
+
+with Client() as client, tempfile.TemporaryDirectory() as folder:
+    client.register_plugin(Label())
+    module = pathlib.Path(folder) / "uploaded_here.py"
+    module.write_text("NUMBER = 7")
+    client.upload_file(module)
+    for rank in (2, 3):
+        try:
+            client.submit(os._exit, 1, workers=[rank], pure=False).result()
+        except KilledWorker:
+            print("ended")
+        print(set(client.gather(client.map(look, range(8), pure=False, workers=[rank]))))
+    client.datasets["numbers"] = client.map(abs, [-1, -2])
+    def add():
+        client = get_client()
+        return sum(client.gather(client.datasets["numbers"]))
+    print(client.submit(add).result())
+"""
+    )
+    lines = ["ended", "{('rank 2', 7)}", "ended", "{('rank 3', 7)}", "3"]
+    check(runner, script, lines)

@@ -170,3 +170,20 @@ def test_what_is_as_new_takes_no_memory() -> None:
     ask(1, "queue", "get", 1)
     ask.core.client_left(1)
     assert len(ask.core.shared) == 2  # their limits are known
+
+
+def test_a_dataset_is_taken_once_and_nobody_waits_for_it() -> None:
+    ask = Asked()
+    assert ask(1, "dataset", "get") == [(1, 1, None)]
+    assert ask(1, "dataset", "publish", b"x", [7], False) == [(1, 2, True)]
+    assert ask(2, "dataset", "publish", b"y", [8], False) == [(2, 3, False)]
+    assert ask(2, "dataset", "names") == [(2, 4, ["name"])]
+    assert ask(2, "dataset", "get") == [(2, 5, [[b"x"], True])]
+    assert ask(2, "dataset", "received", 5) == []
+    assert ask.core.held == {7: 1}
+    assert ask(2, "dataset", "publish", b"y", [8], True) == [(2, 7, True)]
+    assert ask.core.held == {8: 1}
+    assert ask(1, "dataset", "delete") == [(1, 8, True)]
+    assert ask(1, "dataset", "delete") == [(1, 9, False)]
+    assert ask.core.held == {}
+    assert ask.core.shared == {}

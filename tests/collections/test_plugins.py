@@ -1,0 +1,130 @@
+"""Are slots prepared as clients want it, also those that are started later?"""
+
+import os
+import traceback
+import zipfile
+
+import pytest
+
+from mpicluster import KilledWorker, WorkerPlugin
+
+
+class Label(WorkerPlugin):
+    name = "label"
+
+    def __init__(self, text="label"):
+        self.text = text
+
+    def setup(self, worker):
+        os.environ["LABEL"] = f"{self.text} {worker.name}"
+
+    def teardown(self, worker):
+        del os.environ["LABEL"]
+
+
+def labels(client):
+    """Return the label that each rank's tasks see."""
+    look = client.map(lambda _: os.environ.get("LABEL"), range(8), pure=False, workers=[2])
+    look += client.map(lambda _: os.environ.get("LABEL"), range(8), pure=False, workers=[3])
+    return set(client.gather(look))
+
+
+def end_slots(client):
+    for rank in (2, 3):
+        with pytest.raises(KilledWorker):
+            client.submit(os._exit, 3, workers=[rank], pure=False).result()
+
+
+def test_a_plugin_is_set_up_in_slots_that_are_started_later(client):
+    assert client.register_plugin(Label()) == {2: {"status": "OK"}, 3: {"status": "OK"}}
+    assert labels(client) == {"label 2", "label 3"}
+    end_slots(client)
+    assert labels(client) == {"label 2", "label 3"}
+    client.register_plugin(Label("other"), idempotent=True)
+    assert labels(client) == {"label 2", "label 3"}
+    client.register_plugin(Label("other"))
+    assert labels(client) == {"other 2", "other 3"}
+    client.unregister_worker_plugin("label")
+    assert labels(client) == {None}
+    end_slots(client)
+    assert labels(client) == {None}
+    with pytest.raises(KeyError, match="No plugin 'label' is registered"):
+        client.unregister_worker_plugin("label")
+
+
+def test_a_plugin_that_raises_is_not_registered(client):
+    class Fails(WorkerPlugin):
+        def setup(self, worker):
+            os.environ["LABEL"] = "once"
+            raise RuntimeError("no licence")
+
+    with pytest.raises(RuntimeError, match="no licence"):
+        client.register_plugin(Fails())
+    assert labels(client) == {"once"}
+    end_slots(client)
+    assert labels(client) == {None}
+    with pytest.raises(TypeError, match=r"no method `setup\(worker\)`"):
+        client.register_plugin(3)
+
+
+def test_a_callback_is_called_in_slots_that_are_started_later(client):
+    client.register_worker_callbacks(lambda: os.environ.__setitem__("CALLED", "yes"))
+    end_slots(client)
+    called = client.map(lambda _: os.environ.get("CALLED"), range(4), pure=False)
+    assert set(client.gather(called)) == {"yes"}
+
+
+def test_an_uploaded_module_is_imported_everywhere_and_lies_nowhere(client, tmp_path):
+    module = tmp_path / "uploaded_once.py"
+    module.write_text("def twice(x):\n    return 2 * x\n")
+
+    def call(x):
+        import uploaded_once
+
+        return uploaded_once.twice(x)
+
+    with pytest.raises(ModuleNotFoundError):
+        client.submit(call, 0, pure=False).result()
+    client.upload_file(module)
+    module.unlink()
+    assert client.gather(client.map(call, range(4), pure=False)) == [0, 2, 4, 6]
+    end_slots(client)
+    assert client.gather(client.map(call, range(4), pure=False)) == [0, 2, 4, 6]
+    module.write_text("def twice(x):\n    raise ValueError(x)\n")
+    client.upload_file(module)
+    with pytest.raises(ValueError, match="7") as caught:
+        client.submit(call, 7).result()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert 'File "<uploaded uploaded_once.py>", line 2, in twice' in shown
+
+
+def test_an_uploaded_archive_can_be_replaced(client, tmp_path):
+    def call():
+        import in_archive
+
+        return in_archive.NUMBER
+
+    def forget():
+        import sys
+
+        sys.modules.pop("in_archive", None)
+
+    for number in (1, 2):
+        with zipfile.ZipFile(tmp_path / "uploaded.zip", "w") as archive:
+            archive.writestr("in_archive/__init__.py", f"NUMBER = {number}")
+        client.upload_file(str(tmp_path / "uploaded.zip"))
+        client.run(forget)
+        assert client.submit(call, pure=False).result() == number
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        ("table.csv", ValueError, "only .py, .zip and .egg"),
+        ("no-name.py", ValueError, "no name of a module"),
+        ("missing.py", FileNotFoundError, "missing.py"),
+    ],
+)
+def test_what_cannot_be_uploaded_is_refused(client, tmp_path, name, error, sentence):
+    with pytest.raises(error, match=sentence):
+        client.upload_file(tmp_path / name)
