@@ -4,6 +4,8 @@ Every exception of our own is here, and its docstring is the default message. An
 says what was asked, what was found, what would be right and what to do.
 """
 
+import concurrent.futures
+
 
 class MpiclusterError(Exception):
     """Something went wrong in mpicluster."""
@@ -28,7 +30,7 @@ class KilledWorker(MpiclusterError):  # noqa: N818  (the name that users of dist
     """The task ended its process as often as `allowed_failures` permits."""
 
 
-class CancelledError(MpiclusterError):
+class CancelledError(MpiclusterError, concurrent.futures.CancelledError):
     """The future was cancelled, by you or because something that it depends on was."""
 
 

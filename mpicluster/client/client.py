@@ -66,6 +66,11 @@ class Client(Plugins, Publishing):
             _open.append(self)
             self._register_with_dask()
 
+    @property
+    def id(self) -> str:
+        """The name of this client: that of its rank, or of the task's slot that it serves."""
+        return f"Client-{self._loop.transport.rank}"
+
     # --- life ---
 
     @classmethod

@@ -92,7 +92,7 @@ class Inspection(ClientBase):
                 type="Worker", id=rank, name=rank, nthreads=worker["slots"],
                 status="paused" if worker["paused"] else "running",
             )  # fmt: skip
-        return {"type": "Scheduler", "address": "mpi://0", **info}
+        return {"type": "Scheduler", "id": "Scheduler-0", "address": "mpi://0", **info}
 
     def story(self, *futures: Any) -> list[list[Any]]:
         """Return the last state changes of keys: rows (time in seconds, cause, key, old, new)."""

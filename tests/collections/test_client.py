@@ -364,3 +364,14 @@ def test_tasks_with_more_shared_inputs_than_a_slot_keeps(client):
             for start in starts
         ]
         assert client.gather(sums) == [sum(range(start, start + 90)) for start in starts], turn
+
+
+def test_errors_and_names_are_those_that_scripts_for_distributed_look_for(client):
+    future = client.submit(time.sleep, 1, pure=False)
+    future.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+    with pytest.raises(TypeError):
+        client.submit(sum, (number for number in range(3)))
+    assert client.id.startswith("Client-")
+    assert client.scheduler_info()["id"].startswith("Scheduler-")
