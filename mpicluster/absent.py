@@ -55,9 +55,6 @@ NAMES: Final = {
 #: What scripts may ask of a client.
 OF_CLIENTS: Final = {
     **dict.fromkeys(("retry",), _RETRY),
-    **dict.fromkeys(("restart", "restart_workers"),
-                    "Slots that fail are started anew by themselves; `client.cancel` gives tasks "
-                    "up."),
     "retire_workers": _SIZE,
     "rebalance": _PLACES,
     "amm": _PLACES,

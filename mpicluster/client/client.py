@@ -6,12 +6,14 @@ gathered from the files beside this one; here are its life, running tasks and da
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from mpicluster import messages as m
+from mpicluster import uploads
 from mpicluster.absent import OF_CLIENTS, refuse_attribute, without_connection_arguments
 from mpicluster.client import inspection
 from mpicluster.client.executor import ClientExecutor
@@ -190,6 +192,31 @@ class Client(Plugins, Publishing):
                     self._loop.core.cancel(record)
             self._loop.core.to_scheduler(m.CancelKeys(keys, force))
         self._loop.flush_soon()
+
+    def restart(
+        self, timeout: float | str | None = None, wait_for_workers: bool = True  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        """Give up all tasks and values of this client, and replace every slot by a new one.
+
+        Its futures are cancelled. What tasks have left in the slots' memory is gone; plugins are
+        set up again.
+
+        >>> future = client.submit(abs, -1)
+        >>> client.restart()
+        >>> future.status
+        'cancelled'
+        """
+        with self.lock:
+            futures = [self.make_future(r) for r in self._loop.core.records.values()]
+        self.cancel(futures, force=True)
+        # The workers must have heard of it before their slots end, or tasks would run again.
+        self.ask("info")
+        self._run(uploads.nothing, (), {}, on_error="ignore")
+        self.restart_workers(None)
+
+    def restart_workers(self, workers: Any = None) -> None:
+        """Replace every slot of these workers by a new one; tasks that run there run again."""
+        self._run(os._exit, (0,), {}, workers, on_error="ignore")
 
     def finish_without_futures(self, futures: Sequence[Future]) -> None:
         """Have tasks run to their end even if all their futures go (`fire_and_forget`)."""

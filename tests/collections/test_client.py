@@ -117,8 +117,8 @@ def test_names_of_distributed_that_are_absent_are_explained(client):
         client.submit(abs, -1).retry()
     with pytest.raises(AttributeError, match=r"no 'data', .* values are its arguments"):
         client.submit(lambda: get_worker().data).result()
-    with pytest.raises(AttributeError, match=r"no 'restart', .* started anew by themselves"):
-        client.restart()
+    with pytest.raises(AttributeError, match=r"no 'rebalance', .* Values stay where they were"):
+        client.rebalance()
     with pytest.raises(AttributeError, match=r"no 'scale', .* is fixed when it starts"):
         client.cluster.scale(3)
     with pytest.raises(MpiclusterError, match="no `async` interface"):

@@ -1,6 +1,7 @@
 """Are slots prepared as clients want it, also those that are started later?"""
 
 import os
+import time
 import traceback
 import zipfile
 
@@ -128,3 +129,19 @@ def test_an_uploaded_archive_can_be_replaced(client, tmp_path):
 def test_what_cannot_be_uploaded_is_refused(client, tmp_path, name, error, sentence):
     with pytest.raises(error, match=sentence):
         client.upload_file(tmp_path / name)
+
+
+def test_restart_gives_all_up_and_makes_new_slots(client):
+    client.register_plugin(Label())
+    before = set(client.gather(client.map(lambda _: os.getpid(), range(16), pure=False)))
+    done = client.submit(abs, -1)
+    done.result()
+    waiting = client.map(time.sleep, [60] * 4, pure=False)
+    begun = time.monotonic()
+    client.restart()
+    assert {future.status for future in (*waiting, done)} == {"cancelled"}
+    after = set(client.gather(client.map(lambda _: os.getpid(), range(16), pure=False)))
+    assert before.isdisjoint(after)
+    assert time.monotonic() - begun < 50  # no task of a minute was run again
+    assert labels(client) == {"label 2", "label 3"}
+    client.unregister_worker_plugin("label")
