@@ -31,7 +31,10 @@ _METADATA = "Use a `Variable`, or `client.publish_dataset`, which keeps futures 
 _LAUNCH = "Ranks take the place of servers: start them with `mpicluster run` or `mpirun`."
 _ADDRESS = "Ranks have no addresses and need no encryption of their own: MPI connects them."
 _RETRY = "Say `retries=` when tasks are submitted, or submit those that failed again."
-_LOGS = "What ranks and tasks print is in the job's log: `mpicluster logs`."
+_LOGS = (
+    "What ranks print is in the job's log: `mpicluster logs`; what tasks print in those of their "
+    "workers: `--role worker-2`."
+)
 _EVENTS = "There are no topics of events: use a `Queue`, or print to the job's log."
 
 #: What `from mpicluster import ...` may ask for.
