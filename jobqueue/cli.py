@@ -402,6 +402,8 @@ def _jobs(arguments: argparse.Namespace, *, ended: bool = False) -> list[Job]:
         return systems[name]
 
     wanted = None if arguments.system in (None, "auto") else arguments.system
+    if wanted is not None:
+        system_class(wanted)  # says so at once if there is none of this name
     if arguments.job_ids:
         found = []
         for job_id in arguments.job_ids:

@@ -181,6 +181,14 @@ def test_only_what_could_be_cancelled_is_told_so(
     assert fake_slurm.calls("scancel") == ["scancel -v 4242"]
 
 
+@pytest.mark.parametrize("command", ["status", "wait", "cancel", "logs"])
+def test_a_batch_system_that_does_not_exist_is_named(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--system", "torque"]) == 1
+    assert "The batch system 'torque' does not exist here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("timeout", ["nan", "-5", "inf", "x"])
 def test_only_a_time_can_be_waited_for(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
