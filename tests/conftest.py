@@ -33,6 +33,18 @@ def program(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests also where a folder above them is called "mpi": pytest-mpi takes that name for
+    its own mark, and skips what has it.
+    """
+    for item in items:
+        if item.get_closest_marker("mpi") is None:
+            item.own_markers[:] = [
+                mark for mark in item.own_markers if "--with-mpi" not in str(mark.kwargs)
+            ]
+
+
 def pytest_report_header() -> list[str]:
     """Say which tiers run and why others do not."""
     names = [found.name for found in ENVIRONMENTS]
