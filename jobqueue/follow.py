@@ -59,7 +59,7 @@ def follow(
     jobs: Sequence[Job], role: str, index: int | None, sleep: Callable[[float], None]
 ) -> None:
     """Print the logs as they grow, until all jobs have ended."""
-    tails = _tails(jobs, role, index)
+    tails = _tails(jobs, role, index, to_come=True)
     last: _Tail | None = None
     while True:
         for job in jobs:
@@ -89,11 +89,13 @@ def follow(
         )
 
 
-def _tails(jobs: Sequence[Job], role: str, index: int | None) -> list[_Tail]:
+def _tails(
+    jobs: Sequence[Job], role: str, index: int | None, *, to_come: bool = False
+) -> list[_Tail]:
     return [
         _Tail(f"job {job.id}" if element is None else f"job {job.id}, element {element}", path)
         for job in jobs
-        for element, path in job.logs(role, index).items()
+        for element, path in job.logs(role, index, to_come=to_come and not job.ended).items()
     ]
 
 

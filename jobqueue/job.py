@@ -181,11 +181,14 @@ class Job:
         """
         return "".join(read_log(log) for log in self.logs(role, index).values())
 
-    def logs(self, role: str = MAIN_ROLE, index: int | None = None) -> dict[int | None, Path]:
+    def logs(
+        self, role: str = MAIN_ROLE, index: int | None = None, *, to_come: bool = False
+    ) -> dict[int | None, Path]:
         """Return the files that `output` reads, by element of the array: None for a job without.
         The file of a job that has not begun is not there yet.
 
-        Raises `JobNotFound` for a role or an element that the job does not have.
+        Raises `JobNotFound` for an element that the job does not have, and for a role, unless its
+        log may still be `to_come`.
         """
         folder = self._folder()
         elements = self._elements
@@ -198,7 +201,7 @@ class Job:
                 )
             elements = (index,)
         logs = {element: folder.log(role, element) for element in elements}
-        if role in (MAIN_ROLE, BATCH_ROLE):
+        if to_come or role in (MAIN_ROLE, BATCH_ROLE):
             return logs
         logs = {element: log for element, log in logs.items() if log.exists()}
         if not logs:

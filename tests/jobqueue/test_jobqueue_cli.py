@@ -440,3 +440,13 @@ def test_other_logs_are_named_and_shown(
     assert capsys.readouterr().out == "mine\n" * (2 if array else 1)
     assert main(["logs", job_id, "--role", "worker-4"]) == 1
     assert "has only: output, worker-2, worker-3" in capsys.readouterr().err
+
+
+def test_a_log_that_is_to_come_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = 'sleep 0.5; echo mine >"$JOBQUEUE_FOLDER/worker-2.log"'
+    job_id = local(capsys, code)
+    assert main(["logs", "--follow", job_id, "--role", "worker-2"]) == 0
+    assert capsys.readouterr().out == "mine\n"
+    job_id = local(capsys, "sleep 0.5")
+    assert main(["logs", "--follow", job_id, "--role", "worker-2"]) == 1
+    assert "The log of 'worker-2' was asked for" in capsys.readouterr().err
