@@ -220,4 +220,5 @@ def _slot_client(slot: slots.Slot) -> Client:
         if _client is None or _client.status != "running":
             _client = Client(SlotCluster(slot), set_as_default=False)
             slot.note_futures = pickled_futures
+            slot.flush_client = _client.loop.flush
         return _client

@@ -91,7 +91,7 @@ class ClientCore:
 
     @property
     def backlog(self) -> int:
-        """How many messages wait for credits."""
+        """How many messages have not been sent."""
         return len(self._to_scheduler)
 
     # --- requests of the client's methods ---

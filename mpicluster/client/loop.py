@@ -225,6 +225,12 @@ class ClientLoop:
             self._resting = False
             self.wake()
 
+    def flush(self) -> None:
+        """Send all that was queued, before this returns."""
+        self.turn()  # at least waits for a thread that is sending
+        if self.core.backlog:
+            self.wait_until(lambda: not self.core.backlog)  # what has no credits
+
     def drop(self, record: FutureRecord) -> None:
         """Note that a future is gone. Called by finalizers, in any thread, so it takes no lock."""
         self.dropped.append(record)

@@ -245,10 +245,8 @@ class WorkerLoop:
     # --- slots ---
 
     def _start_slot(self, index: int) -> None:
-        for fd in self.pool.start(index):
+        for fd in self.pool.start(index, list(self._set_ups.values())):
             self.ladder.watch(fd)
-        if self._set_ups:
-            self.pool.send(self.pool.links[index], p.SetUp(list(self._set_ups.values())))
 
     def _read_slot(self, fd: int, now: float) -> None:
         link, messages = self.pool.read(fd)
@@ -262,6 +260,8 @@ class WorkerLoop:
     def _take_from_slot(self, link: SlotLink, message: Any, now: float) -> None:
         core, slot = self.core, link.index
         if isinstance(message, p.TasksDone):
+            if message.holding:
+                self._take_earlier(link, now)
             self._take_results(link, message, now)
         elif isinstance(message, p.TaskRaised):
             self.values.run_ended(slot, [message.ticket], ())
@@ -282,6 +282,13 @@ class WorkerLoop:
                 self._take(self.transport.rank, todo, now)
         elif isinstance(message, p.SlotLent):
             core.receive(-1, e.SlotLent(slot, message.lent), now)
+
+    def _take_earlier(self, link: SlotLink, now: float) -> None:
+        """Take what the client of a slot had sent before its tasks ended: the scheduler must know
+        the futures in their values before anybody asks for them.
+        """
+        for message in link.readers[link.control.fileno()].read_all():
+            self._take_from_slot(link, message, now)
 
     def _slot_started(self, link: SlotLink, pid: int, now: float) -> None:
         link.pid = pid

@@ -46,6 +46,8 @@ class SlotSettings:
     client: int
     inline_bytes_max: int
     report_s: float
+    #: What clients want in every slot comes before all else.
+    prepared: bool = False
 
 
 #: A task that waits in this slot: ticket, function, payload, inputs, name. A bare tuple, because
@@ -93,8 +95,14 @@ class Slot:
         self.handlers: dict[type[Any], Callable[[Any], None]] = {}
         #: Notes the futures that are pickled inside; set once tasks here have a client.
         self.note_futures: Callable[[], AbstractContextManager[list[Any]]] | None = None
+        #: Sends what that client has queued.
+        self.flush_client: Callable[[], None] | None = None
         #: {ticket: futures} in the values of finished tasks: they keep what they stand for.
         self._held: dict[int, list[Any]] = {}
+        #: Set when what clients want in every slot has been done here.
+        self._ready = threading.Event()
+        if not settings.prepared:
+            self._ready.set()
         self._lock = threading.Lock()
         #: (ticket, duration, value) of finished tasks that have not been reported. The control
         #: thread takes from it too; appending to a deque and taking from it are atomic.
@@ -164,6 +172,7 @@ class Slot:
                     f"{host}, which goes on without it:", file=sys.stderr,
                 )  # fmt: skip
                 traceback.print_exc()
+        self._ready.set()
 
     def _run_task(self, task: QueuedTask) -> None:
         """Run one task and keep its result for the next report."""
@@ -285,6 +294,9 @@ class Slot:
             ) from error
         if futures:
             self._held[task[0]] = futures
+            if self.flush_client is not None:
+                # Who gets this value asks for the futures in it, which must be known by then.
+                self.flush_client()
         if isinstance(frames, bytes):
             return frames
         extents = [len(frame) for frame in frames]
@@ -405,6 +417,7 @@ class Slot:
             self._send(self.tasks, p.TasksReturned(returned))
 
     def _run_now(self, message: p.RunNow) -> None:
+        self._ready.wait()  # what was wanted earlier must not come later
         value, error = b"", None
         try:
             function, args, kwargs = pickle.loads(message.code)

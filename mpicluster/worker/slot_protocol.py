@@ -10,6 +10,7 @@ an input, of another file that the worker has open: an arena that it borrows fro
 """
 
 import mmap
+import select
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -230,6 +231,17 @@ class PacketReader:
             start = end
         view.release()
         del buffer[:start]
+        return messages
+
+
+    def read_all(self) -> list[Any]:
+        """Receive until nothing is there; return the messages that are complete."""
+        messages: list[Any] = []
+        while select.select([self._socket], [], [], 0)[0]:
+            found = self.read()
+            if found is None:  # the peer is gone, as the next `read` will say again
+                break
+            messages += found
         return messages
 
 

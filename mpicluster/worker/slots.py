@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -130,8 +130,9 @@ class SlotPool:
         #: {descriptor: slot} of all sockets.
         self.by_fd: dict[int, SlotLink] = {}
 
-    def start(self, index: int) -> list[int]:
-        """Have a slot forked; return the descriptors to watch."""
+    def start(self, index: int, set_ups: Sequence[bytes] = ()) -> list[int]:
+        """Have a slot forked that runs functions before all else; return the descriptors to watch.
+        """
         ours_t, theirs_t = socket.socketpair()
         ours_c, theirs_c = socket.socketpair()
         for sock in (ours_t, theirs_t):
@@ -140,7 +141,8 @@ class SlotPool:
         ours_c.setblocking(False)
         self._started += 1
         client = slot_client(self.settings.rank, self._started)
-        settings = replace(self.settings, index=index, client=client)
+        prepared = bool(set_ups)
+        settings = replace(self.settings, index=index, client=client, prepared=prepared)
         self.board.clear(index)
         request = pickle.dumps(ForkSlot(settings))
         socket.send_fds(self.zygote.socket, [request], [theirs_t.fileno(), theirs_c.fileno()])
@@ -151,6 +153,8 @@ class SlotPool:
         self.links[index] = link
         for fd in readers:
             self.by_fd[fd] = link
+        if prepared:
+            self.send(link, p.SetUp(list(set_ups)))
         return list(readers)
 
     def remove(self, link: SlotLink) -> list[int]:

@@ -196,6 +196,31 @@ def test_futures_in_a_result_keep_their_values(client):
     assert total.result() == 9
 
 
+def test_a_future_in_a_result_is_known_before_the_result_is(client):
+    """Others who got the result once asked the scheduler for a key that it had not heard of."""
+
+    def start():
+        import threading
+
+        client = get_client()
+        loop = client.loop
+        with loop.lock:  # what this client sends by itself goes late
+            loop._last_sent += 1000
+            loop._drivers += 1
+        future = client.submit(pow, 3, 2, pure=False)
+
+        def go_on():
+            with loop.lock:
+                loop._last_sent -= 1000
+                loop._drivers -= 1
+
+        threading.Timer(1, go_on).start()
+        return [future]
+
+    (future,) = client.submit(start, pure=False).result()
+    assert future.result() == 9
+
+
 def test_limits_that_contradict_each_other_are_refused(client):
     with Semaphore(2, "licences", client):
         with pytest.raises(ValueError, match="max_leases=2 already"):

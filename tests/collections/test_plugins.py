@@ -53,6 +53,25 @@ def test_a_plugin_is_set_up_in_slots_that_are_started_later(client):
         client.unregister_worker_plugin("label")
 
 
+def test_what_was_registered_first_is_done_first(client):
+    """A module that was uploaded anew was once replaced by the older one, in slots that started."""
+
+    class Slow(WorkerPlugin):
+        name = "slow"
+
+        def setup(self, worker):
+            time.sleep(0.5)
+            os.environ["SLOW"] = "done"
+
+        def teardown(self, worker):
+            del os.environ["SLOW"]
+
+    client.register_plugin(Slow())
+    end_slots(client)
+    assert client.run(os.environ.get, "SLOW") == {2: "done", 3: "done"}
+    client.unregister_worker_plugin("slow")
+
+
 def test_a_plugin_that_raises_is_not_registered(client):
     class Fails(WorkerPlugin):
         def setup(self, worker):
