@@ -21,6 +21,7 @@ from mpicluster.transport.waiting import Ladder
 from mpicluster.worker import events as e
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.core import WorkerCore
+from mpicluster.worker.everywhere import Everywhere
 from mpicluster.worker.memory_watch import MemoryWatch
 from mpicluster.worker.relay import ClientRelay
 from mpicluster.worker.scratch import open_scratch
@@ -70,10 +71,7 @@ class WorkerLoop:
         self.pool = SlotPool(zygote, self._slot_settings(board_fd), board_fd)
         self.relay = ClientRelay(self.pool, transport, self.values)
         self.function_codes: dict[int, tuple[str, bytes]] = {}
-        #: {name: code} of functions that each new slot runs first.
-        self._set_ups: dict[str, bytes] = {}
-        #: `RunFunction` that slots have not answered: request -> (client, {address of slot}).
-        self._runs: dict[int, tuple[Rank, set[int]]] = {}
+        self.everywhere = Everywhere(self.pool, transport, settings.host)
         #: {slot: why} of slots that were ended for their size.
         self._too_large: dict[int, str] = {}
         self._starting = settings.slots
@@ -210,13 +208,7 @@ class WorkerLoop:
             self.function_codes[function] = (prefix, code)
 
     def _on_run_function(self, source: Rank, message: m.RunFunction, _now: float) -> None:
-        self._set_ups.pop(message.forget, None)
-        if message.keep:
-            self._set_ups[message.keep] = message.code
-        links = list(self.pool.links.values())
-        self._runs[message.request] = (source, {link.client for link in links})
-        for link in links:
-            self.pool.send_control(link, p.RunNow(message.request, message.code))
+        self.everywhere.run(source, message)
 
     def _on_scheduler_status(
         self, _source: Rank, _message: m.SchedulerStatus, _now: float
@@ -245,7 +237,7 @@ class WorkerLoop:
     # --- slots ---
 
     def _start_slot(self, index: int) -> None:
-        for fd in self.pool.start(index, list(self._set_ups.values())):
+        for fd in self.pool.start(index, self.everywhere.set_ups):
             self.ladder.watch(fd)
 
     def _read_slot(self, fd: int, now: float) -> None:
@@ -276,7 +268,7 @@ class WorkerLoop:
         elif isinstance(message, p.SlotStarted):
             self._slot_started(link, message.pid, now)
         elif isinstance(message, p.RanNow):
-            self._function_ran(link, message)
+            self.everywhere.ran(link, message)
         elif isinstance(message, p.FromSlotClient):
             for todo in self.relay.from_slot(link, message):
                 self._take(self.transport.rank, todo, now)
@@ -328,27 +320,6 @@ class WorkerLoop:
         event = e.SlotFinished(slot, message.tickets, sizes, message.durations)
         self.core.receive(-1, event, now)
 
-    def _function_ran(self, link: SlotLink, message: p.RanNow) -> None:
-        """Send the answer of the last slot; an error of any slot counts."""
-        if message.request not in self._runs:
-            return
-        client, left = self._runs[message.request]
-        left.discard(link.client)
-        if left and message.error is None:
-            return
-        del self._runs[message.request]
-        answer = m.FunctionRan(message.request, message.value, message.error)
-        self.transport.send(client, [answer])
-
-    def _runs_ended(self, link: SlotLink, how: str) -> None:
-        """Answer for a slot that has ended with functions of `Client.run` in it."""
-        host = self.settings.host
-        text = f"The function given to Client.run ended a slot: {how}."
-        error = [b"", "KilledWorker", text, b"", "", self.transport.rank, host]
-        for request, (_, left) in list(self._runs.items()):
-            if link.client in left:
-                self._function_ran(link, p.RanNow(request, b"", error))
-
     def _read_zygote(self, now: float) -> None:
         ends = self.pool.ended()
         if ends is None:
@@ -374,7 +345,7 @@ class WorkerLoop:
                 self._forget(fd)
             self.pool.remove(link)
             how = self._too_large.pop(link.index, None) or describe_end(ended.status)
-            self._runs_ended(link, how)
+            self.everywhere.slot_ended(link, how)
             self.core.receive(-1, e.SlotLost(link.index, ticket, how), now)
 
     def _drain(self, link: SlotLink, now: float) -> None:

@@ -68,7 +68,7 @@ def test_what_was_registered_first_is_done_first(client):
 
     client.register_plugin(Slow())
     end_slots(client)
-    assert client.run(os.environ.get, "SLOW") == {2: "done", 3: "done"}
+    assert client.run(lambda: os.environ.get("SLOW")) == {2: "done", 3: "done"}
     client.unregister_worker_plugin("slow")
 
 
