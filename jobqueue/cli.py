@@ -198,8 +198,11 @@ def _told(function: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
             abandon_output()
             return 0
         except OSError as error:
-            say(f"mpicluster: the answer could not be written: {error.strerror or error}.")
-            abandon_output()
+            if error.filename is not None:
+                say(f"mpicluster: {error.filename} cannot be used: {error.strerror}.")
+            else:
+                say(f"mpicluster: the answer could not be written: {error.strerror or error}.")
+                abandon_output()
             return 1
 
     return wrapper

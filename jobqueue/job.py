@@ -332,7 +332,8 @@ class Job:
         is known.
         """
         statuses = [record.status for record in self.exit_records().values()]
-        ran = bool(statuses) or any(log.exists() for log in self.logs().values())
+        # Without a folder nothing tells whether it ran.
+        ran = self.folder is None or any(log.exists() for log in self.logs().values())
         return JobStatus(
             state=JobState.CANCELLED,
             reason="The job was cancelled." if ran else "The job was cancelled before it ran.",

@@ -149,7 +149,10 @@ def _submit(
         job_id = _give(system, system.submit_command(folder.path / SCRIPT, spec), folder)
     except BaseException as error:
         raise _failed(system, folder, error) from error
-    folder.update_record(submission="submitted", job_id=job_id, state=JobState.QUEUED.value)
+    try:
+        folder.update_record(submission="submitted", job_id=job_id, state=JobState.QUEUED.value)
+    except OSError as error:  # the job is there all the same, and its id must be told
+        logger.warning("That job %s was submitted cannot be noted: %s.", job_id, error)
     remember(system.name, job_id, folder)
     job = Job(system, job_id, folder, spec.array)
     job.note(JobStatus(state=JobState.QUEUED))

@@ -62,7 +62,7 @@ def parse_walltime(value: object) -> timedelta:
             )
     if not 0 < seconds <= _WALLTIME_S_MAX:
         raise SpecError(
-            f"The walltime {value!r} is not longer than nothing and at most ten years. Give it as "
+            f"The walltime {value!r} must be longer than nothing and at most ten years. Give it as "
             "1:30:00."
         )
     return timedelta(seconds=seconds)

@@ -22,12 +22,14 @@ _sources: dict[str, bytes] = {}
 _archives: dict[str, int] = {}
 
 
-def set_up_plugin(name: str, plugin: Any, idempotent: bool = False) -> None:
+def has_plugin(name: str) -> bool:
+    """Return whether a plugin of this name is set up in this slot."""
+    return name in _plugins
+
+
+def set_up_plugin(name: str, plugin: Any) -> None:
     """Set a plugin up in this slot, in the place of one of the same name."""
-    if name in _plugins:
-        if idempotent:
-            return
-        tear_down_plugin(name)
+    tear_down_plugin(name)
     plugin.setup(worker=_worker())
     _plugins[name] = plugin
 
@@ -38,10 +40,6 @@ def tear_down_plugin(name: str) -> bool:
     if plugin is not None and hasattr(plugin, "teardown"):
         plugin.teardown(worker=_worker())
     return plugin is not None
-
-
-def nothing() -> None:
-    """Do nothing."""
 
 
 def _worker() -> Any:

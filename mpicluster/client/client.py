@@ -6,16 +6,15 @@ gathered from the files beside this one; here are its life, running tasks and da
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from mpicluster import messages as m
-from mpicluster import uploads
 from mpicluster.absent import OF_CLIENTS, refuse_attribute, without_connection_arguments
 from mpicluster.client import inspection
+from mpicluster.client.everywhere import NOTHING
 from mpicluster.client.executor import ClientExecutor
 from mpicluster.client.future import Future
 from mpicluster.client.plugins import Plugins
@@ -211,12 +210,8 @@ class Client(Plugins, Publishing):
         self.cancel(futures, force=True)
         # The workers must have heard of it before their slots end, or tasks would run again.
         self.ask("info")
-        self._run(uploads.nothing, (), {}, on_error="ignore")
-        self.restart_workers(None)
-
-    def restart_workers(self, workers: Any = None) -> None:
-        """Replace every slot of these workers by a new one; tasks that run there run again."""
-        self._run(os._exit, (0,), {}, workers, on_error="ignore")
+        self._run(NOTHING, (), {}, on_error="ignore")
+        self.restart_workers()
 
     def finish_without_futures(self, futures: Sequence[Future]) -> None:
         """Have tasks run to their end even if all their futures go (`fire_and_forget`)."""

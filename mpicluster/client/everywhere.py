@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +13,9 @@ from mpicluster.errors import LostRankError, VersionMismatchError
 from mpicluster.serialization.exceptions import from_error
 from mpicluster.serialization.frames import dumps, loads
 from mpicluster.versions import differences, installed_versions, local_versions
+
+#: A call that does nothing, and that needs no import in slots.
+NOTHING: Callable[..., Any] = bool
 
 
 def takes_worker(function: Callable[..., Any]) -> bool:
@@ -82,6 +86,10 @@ class Everywhere(Submitting):
             elif on_error == "return":
                 results[rank] = from_error(ran.error)
         return results
+
+    def restart_workers(self, workers: Any = None) -> None:
+        """Replace every slot of these workers by a new one; tasks that run there run again."""
+        self._run(os._exit, (0,), {}, workers, on_error="ignore")
 
     def get_versions(
         self, check: bool = False, packages: Iterable[str] = ()

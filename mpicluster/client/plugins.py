@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from mpicluster import uploads
-from mpicluster.client.everywhere import Everywhere
+from mpicluster.client.everywhere import NOTHING, Everywhere
 from mpicluster.ids import Rank
 
 
@@ -55,15 +55,19 @@ class Plugins(Everywhere):
                 f"{plugin!r} was to be registered, but it has no method `setup(worker)`. Derive it "
                 "from WorkerPlugin; the scheduler and the ranks themselves take no plugins."
             )
-        name = name or getattr(plugin, "name", None) or f"plugin-{uuid4().hex}"
-        done = self._prepare(name, uploads.set_up_plugin, name, plugin, idempotent)
+        name = name or getattr(plugin, "name", None) or uuid4().hex
+        if idempotent:
+            there: dict[Rank, bool] = self._run(uploads.has_plugin, (name,), {})
+            if all(there.values()):
+                return {rank: {"status": "OK"} for rank in there}
+        done = self._prepare(f"plugin-{name}", uploads.set_up_plugin, name, plugin)
         return {rank: {"status": "OK"} for rank in done}
 
     register_worker_plugin = register_plugin
 
     def unregister_worker_plugin(self, name: str) -> dict[Rank, dict[str, str]]:
         """Call a plugin's `teardown` in every slot, and set it up no more."""
-        done = self._run(uploads.tear_down_plugin, (name,), {}, forget=name)
+        done = self._run(uploads.tear_down_plugin, (name,), {}, forget=f"plugin-{name}")
         if not any(done.values()):
             raise KeyError(f"No plugin {name!r} is registered.")
         return {rank: {"status": "OK"} for rank in done}
@@ -90,6 +94,6 @@ class Plugins(Everywhere):
         try:
             done: dict[Rank, Any] = self._run(function, args, {}, keep=name)
         except BaseException:
-            self._run(uploads.nothing, (), {}, forget=name, on_error="ignore")
+            self._run(NOTHING, (), {}, forget=name, on_error="ignore")
             raise
         return done

@@ -14,6 +14,8 @@ from mpicluster.errors import WorldError
 #: How a nodelist of Slurm groups numbers: n[1-3,7] (srun(1), "hostlist").
 _BRACKETS: Final = re.compile(r"^([^\[]*)\[([0-9,-]+)\](.*)$")
 _NUMBERS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+#: No machine has so many.
+_HOSTS_MAX: Final = 1_000_000
 #: The last number in a name.
 _NUMBERED: Final = re.compile(r"^(.*?)(\d+)(\D*)$")
 
@@ -74,9 +76,9 @@ def expand_hostlist(text: str) -> list[str]:
         before, numbers, after = found.groups()
         for number in numbers.split(","):
             span = _NUMBERS.fullmatch(number)
-            if span is None:
+            first, last = (span[1], span[2] or span[1]) if span else ("1", "0")
+            if not 0 <= int(last) - int(first) < _HOSTS_MAX:
                 raise _damaged(f"The list of hosts {text!r}")
-            first, last = span[1], span[2] or span[1]
             for value in range(int(first), int(last) + 1):
                 hosts += expand_hostlist(f"{before}{value:0{len(first)}d}{after}")
     return hosts

@@ -165,7 +165,7 @@ class Slot:
             try:
                 function, args, kwargs = pickle.loads(code)
                 function(*args, **kwargs)
-            except Exception:  # noqa: BLE001  (whatever user code raises)
+            except (Exception, SystemExit):  # noqa: BLE001  (whatever user code raises)
                 host, rank = self.settings.host, self.settings.rank
                 print(
                     f"mpicluster: a plugin or uploaded file failed in a new slot of rank {rank} on "

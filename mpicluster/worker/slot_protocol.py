@@ -9,8 +9,8 @@ A value on these sockets is bytes (one pickle) or `[place, extents]`: a range of
 an input, of another file that the worker has open: an arena that it borrows from, or its scratch.
 """
 
+import contextlib
 import mmap
-import select
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -218,6 +218,20 @@ class PacketReader:
             return None
         if not received:
             return None
+        return self._cut(received)
+
+    def read_all(self) -> list[Any]:
+        """Receive until nothing is there; return the messages that are complete. That the peer is
+        gone is for `read` to say.
+        """
+        messages: list[Any] = []
+        with contextlib.suppress(OSError):  # BlockingIOError: that was all
+            while received := self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                messages += self._cut(received)
+        return messages
+
+    def _cut(self, received: bytes) -> list[Any]:
+        """Return the messages that are complete with these bytes; keep the rest."""
         buffer = self._buffer
         buffer += received
         messages: list[Any] = []
@@ -233,16 +247,6 @@ class PacketReader:
         del buffer[:start]
         return messages
 
-
-    def read_all(self) -> list[Any]:
-        """Receive until nothing is there; return the messages that are complete."""
-        messages: list[Any] = []
-        while select.select([self._socket], [], [], 0)[0]:
-            found = self.read()
-            if found is None:  # the peer is gone, as the next `read` will say again
-                break
-            messages += found
-        return messages
 
 
 class Board:

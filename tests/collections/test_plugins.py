@@ -42,6 +42,7 @@ def test_a_plugin_is_set_up_in_slots_that_are_started_later(client):
     end_slots(client)
     assert labels(client) == {"label 2", "label 3"}
     client.register_plugin(Label("other"), idempotent=True)
+    end_slots(client)
     assert labels(client) == {"label 2", "label 3"}
     client.register_plugin(Label("other"))
     assert labels(client) == {"other 2", "other 3"}
@@ -161,12 +162,12 @@ def test_restart_gives_all_up_and_makes_new_slots(client, tmp_path):
     done = client.submit(abs, -1)
     done.result()
     waiting = client.map(begin, range(4), pure=False)
-    while not (tmp_path / "begun").exists() or len((tmp_path / "begun").read_text()) < 4:
-        time.sleep(0.01)
+    begun = tmp_path / "begun"
+    assert client.wait_until(lambda: begun.exists() and len(begun.read_text()) == 4, 60)
     client.restart()
     assert {future.status for future in (*waiting, done)} == {"cancelled"}
     after = set(client.gather(client.map(lambda _: os.getpid(), range(16), pure=False)))
     assert before.isdisjoint(after)
-    assert len((tmp_path / "begun").read_text().splitlines()) == 2  # none was run again
+    assert len(begun.read_text().splitlines()) == 2  # none was run again
     assert labels(client) == {"label 2", "label 3"}
     client.unregister_worker_plugin("label")

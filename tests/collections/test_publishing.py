@@ -10,8 +10,11 @@ def test_futures_are_published_and_found_in_tasks_and_by_other_clients(client, c
     client.publish_dataset(squares=client.map(pow, range(4), [2] * 4))
     assert client.list_datasets() == ("squares",)
     assert client.gather(client.get_dataset("squares")) == [0, 1, 4, 9]
-    in_task = lambda: sum(get_client().gather(get_client().datasets["squares"]))  # noqa: E731
-    assert client.submit(in_task, pure=False).result() == 14
+
+    def add():
+        return sum(get_client().gather(get_client().datasets["squares"]))
+
+    assert client.submit(add, pure=False).result() == 14
     with Client(cluster, set_as_default=False) as other:
         assert other.gather(other.get_dataset("squares")) == [0, 1, 4, 9]
     client.unpublish_dataset("squares")

@@ -4,6 +4,7 @@ PATH.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import subprocess
@@ -249,6 +250,34 @@ def test_a_job_that_was_seen_to_run_was_not_cancelled_before_it_ran(fake: FakeBa
             job.logs()[None].touch()
         assert job.wait(5) is JobState.CANCELLED
         assert job.status.reason == f"The job was cancelled{'' if ran else ' before it ran'}."
+
+
+def test_a_job_of_others_that_was_cancelled_is_cancelled(fake_slurm: FakeBatch) -> None:
+    fake_slurm.set("77", state="running")
+    job = fake_slurm.make().job("77")
+    job.cancel()
+    fake_slurm.set("77", state="forgotten")
+    assert job.wait(5) is JobState.CANCELLED
+    assert job.status.reason == "The job was cancelled."
+
+
+def test_a_submission_that_cannot_be_noted_is_one(
+    fake_slurm: FakeBatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that was full by then once cost the id of a job that ran."""
+    update = JobFolder.update_record
+
+    def full(folder: JobFolder, **values: object) -> None:
+        if values.get("submission") == "submitted":
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder.path))
+        update(folder, **values)
+
+    monkeypatch.setattr(JobFolder, "update_record", full)
+    job = fake_slurm.make().submit_command_line(["true"])
+    assert job.id == "1"
+    assert "That job 1 was submitted cannot be noted" in caplog.text
+    fake_slurm.run(job.id)
+    assert job.wait(5) is JobState.COMPLETED
 
 
 def test_what_slurm_does_not_know_was_not_cancelled(fake_slurm: FakeBatch) -> None:

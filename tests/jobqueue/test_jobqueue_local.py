@@ -190,8 +190,10 @@ def test_a_function_that_is_interrupted_interrupts_nobody_else(local: Local) -> 
 
 def test_a_cancelled_array_keeps_what_its_elements_left(local: Local) -> None:
     job = local.submit_command_line(["bash", "-c", "echo el; sleep 60"], array="0-4")
-    while not job.output():
+    deadline = time.monotonic() + 60
+    while not job.output() and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert job.output()
     job.cancel()
     assert job.wait(20) is JobState.CANCELLED
     assert job.exit_status == 143

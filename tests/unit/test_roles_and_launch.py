@@ -119,7 +119,12 @@ def test_allocations_in_files(tmp_path) -> None:
         find_allocation({"PBS_NODEFILE": str(tmp_path / "none")})
 
 
-@pytest.mark.parametrize("nodes", ["n[a-b]", "n[1-", "n[1-3]]", "n[1--2]", "n[" + "9" * 30 + "]"])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "n[a-b]", "n[1-", "n[1-3]]", "n[1--2]", "n[" + "9" * 30 + "]", "n[3-1]", "n[0-999999999]",
+    ],
+)  # fmt: skip
 def test_damaged_hostlists_are_sentences(nodes: str) -> None:
     with pytest.raises(WorldError, match="cannot be read"):
         find_allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": nodes})
