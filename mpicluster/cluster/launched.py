@@ -51,7 +51,8 @@ def run_launcher(command: Sequence[str], environment: Mapping[str, str]) -> int:
             break
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     status = os.waitstatus_to_exitcode(wait_status)
-    if ended_by is not None and status != 0:
+    # Whatever the launcher says: Hydra may say 0 when its own processes got the signal as well.
+    if ended_by is not None:
         print(f"mpicluster: the job was {_ENDING[ended_by]}.", file=sys.stderr, flush=True)
         return 128 + ended_by
     return status if status >= 0 else 128 - status

@@ -121,15 +121,17 @@ class Slot:
         while True:
             try:
                 task = self.queue.popleft()
-            except IndexError:
-                self.board.write(0)
-                self.report()
-                self._forget()
-                self.unmap()
-                if not self._receive():
-                    return
+            except IndexError:  # asked for this way because the control thread takes from it too
+                task = None
+            if task is not None:
+                self._run_task(task)
                 continue
-            self._run_task(task)
+            self.board.write(0)
+            self.report()
+            self._forget()
+            self.unmap()
+            if not self._receive():
+                return
 
     def _receive(self) -> bool:
         """Wait for the worker; return False when it is gone."""

@@ -53,6 +53,15 @@ def test_signals_are_passed_on_and_the_one_that_ends_the_job_is_named() -> None:
     assert sentence.startswith("mpicluster: the job was told to end by SIGTERM"), sentence
 
 
+def test_a_launcher_that_says_0_when_the_job_was_interrupted_is_not_believed() -> None:
+    """Hydra may say so when Ctrl-C has reached its own processes too."""
+    process = waiting("/bin/sh", "-c", "trap 'exit 0' TERM; echo runs; while :; do sleep 0.05; done")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "runs\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+
+
 def test_the_launcher_does_not_outlive_who_waits_for_it() -> None:
     process = waiting("/bin/sh", "-c", "echo $$; while :; do sleep 0.05; done")
     assert process.stdout is not None
