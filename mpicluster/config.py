@@ -31,8 +31,9 @@ class Config:
     allowed_failures: int = 3
     #: "tasks": a lost rank ends the job. "ranks": the others go on and compute again what it held.
     survive: str = "tasks"
-    #: Work sent ahead to a worker, in seconds per slot: covers the way to the scheduler and back.
-    prefetch_s: float = 0.02
+    #: Work sent ahead to a worker, in seconds per slot. Half of it covers the way to the scheduler
+    #: and back while all ranks sleep; when that half is left the other is sent, in one message.
+    prefetch_s: float = 0.04
     #: Tasks sent ahead per slot at most, however short they are: bounds what must be stolen back.
     prefetch_tasks_max: int = 1000
     #: A task goes to a worker before its inputs are made where these are expected to take no longer
@@ -105,13 +106,15 @@ class Config:
     #: more than a task's way takes when every rank on it sleeps, so that none of them stays asleep.
     spin_gap_s: float = 0.0025
     #: It does so for this long after a message.
-    spin_s: float = 0.001
+    spin_s: float = 0.0025
     #: Then it sleeps, for this long at least, a share of the time that messages are apart ...
     sleep_s_min: float = 0.00005
     #: ... and at most for this long, ...
     sleep_s_max: float = 0.0003
     #: ... longer while tasks run: it is their time that a rank takes when it wakes up, ...
     working_sleep_s_max: float = 0.002
+    #: ... longer still while more tasks are ready than there are slots, ...
+    full_load_sleep_s_max: float = 0.005
     #: ... and longest when nothing has happened for `idle_after_s`.
     idle_sleep_s_max: float = 0.02
     #: A rank without messages for this long is idle.
@@ -263,6 +266,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "memory_interval_s": _INTERVAL, "submit_bytes_max": _FULL_SIZE, "submit_tasks_max": _COUNT,
     "submit_credits": _COUNT, "pmi_value_max": (0, 1024), "spin_gap_s": _WAIT, "spin_s": _WAIT,
     "sleep_s_min": (1e-6, 1.0), "sleep_s_max": (1e-6, 1.0), "working_sleep_s_max": (1e-6, 1.0),
+    "full_load_sleep_s_max": (1e-6, 1.0),
     "idle_sleep_s_max": (1e-6, 1.0), "idle_after_s": (0.0, 86400.0),
     "status_interval_s": (0.01, 86400.0), "lost_after_s": _PATIENCE,
     "start_timeout_s": _PATIENCE, "stop_timeout_s": _PATIENCE, "history_length": _SIZE,

@@ -5,7 +5,7 @@ Commands are imperative, reports are past participles. Many tasks travel in one 
 columns: entry i of every column belongs to task i. On the wire a message is a msgpack array, its
 code first and its fields in order; a bundle is an array of messages to one rank.
 
-Three classes, by the tag that a bundle carries: ADMIN (states, sizes, commands), TASK (the
+Three classes, the highest of a bundle being its tag: ADMIN (states, sizes, commands), TASK (the
 functions and arguments inside are pickles that the scheduler never opens) and DATA (values).
 A DATA message with `extents` is followed by that many raw buffers.
 """

@@ -290,7 +290,7 @@ participles (`TasksFinished`). Many tasks travel in one message as columns: entr
 column belongs to task *i*.
 
 On the wire a message is a msgpack array: its code, then its fields in order. A bundle is an array
-of messages to one rank. The class of a bundle is its MPI tag:
+of messages to one rank. The highest class in a bundle is its MPI tag:
 
 - **admin** (tag 1): states, sizes, commands;
 - **task** (tag 2): functions and arguments, as pickles that the scheduler never opens;

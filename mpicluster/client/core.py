@@ -13,6 +13,7 @@ from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, Futur
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import CONNECTION_SHIFT, SCHEDULER_RANK, ClientId, Key, Rank, first_number
+from mpicluster.transport.waiting import Load
 
 
 class ClientCore:
@@ -35,6 +36,10 @@ class ClientCore:
         self.stopped = False
         #: `SubmitTasks` messages that may be sent before the scheduler accepts more.
         self.credits = config.submit_credits
+        #: Keys in `records` that are pending.
+        self._unfinished = 0
+        #: Slots of all workers.
+        self._slots = 0
         # Each of a process's connections has numbers of its own, so that a future of one cluster
         # is nothing that another one knows.
         self._next_number = first_number(client) + (connection << CONNECTION_SHIFT) + 1
@@ -90,6 +95,13 @@ class ClientCore:
         return None
 
     @property
+    def load(self) -> Load:
+        """How much the slots have to do with the tasks of this client."""
+        if self._unfinished > self._slots:
+            return Load.FULL
+        return Load.SOME if self._unfinished else Load.NONE
+
+    @property
     def backlog(self) -> int:
         """How many messages have not been sent."""
         return len(self._to_scheduler)
@@ -121,6 +133,7 @@ class ClientCore:
     def add(self, record: FutureRecord, *, named: bool) -> None:
         """Remember a new key."""
         self.records[record.key] = record
+        self._unfinished += 1
         if named:
             self.by_name[record.name] = record
         elif record.token is not None:
@@ -143,6 +156,8 @@ class ClientCore:
 
     def _forget(self, record: FutureRecord) -> None:
         del self.records[record.key]
+        if record.status is PENDING:
+            self._unfinished -= 1
         name = record._name  # noqa: SLF001  (a name that was never made is no key)
         if self.by_name.get(name) is record:
             del self.by_name[name]
@@ -156,12 +171,15 @@ class ClientCore:
         if record.status is not PENDING:
             return
         record.status = status
+        if self.records.get(record.key) is record:
+            self._unfinished -= 1
         callbacks, record.callbacks = record.callbacks, None
         for callback in callbacks or ():
             callback(record)
 
     def _on_cluster_started(self, message: m.ClusterStarted) -> None:
         self.workers = message.workers
+        self._slots = sum(worker["slots"] for worker in message.workers)
 
     def _on_tasks_accepted(self, message: m.TasksAccepted) -> None:
         self.credits += message.messages

@@ -95,7 +95,7 @@ def _complete(loop: ClientLoop, waiting: dict[int, tuple[Rank, list[Key]]]) -> l
 
 
 def _await_one(loop: ClientLoop, waiting: dict[int, tuple[Rank, list[Key]]]) -> None:
-    loop.wait_until(lambda: bool(_complete(loop, waiting)), working=False)
+    loop.wait_until(lambda: bool(_complete(loop, waiting)))
 
 
 def _ask_where(loop: ClientLoop, keys: list[Key]) -> dict[Key, Rank]:
@@ -171,4 +171,4 @@ def put_values(
                 loop.core.to_worker(rank, m.PutLargeValue(record.key, sizes, sizes, views))
         for rank, message in small.items():
             loop.core.to_worker(rank, message)
-    loop.wait_until(lambda: all(record.done for record in records), working=False)
+    loop.wait_until(lambda: all(record.done for record in records))

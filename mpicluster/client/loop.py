@@ -164,13 +164,8 @@ class ClientLoop:
             self.on_scheduler_lost(error)
         raise error
 
-    def wait_until(
-        self, done: Callable[[], bool], timeout: float | None = None, *, working: bool = True
-    ) -> bool:
-        """Turn until `done()`; return False if `timeout` seconds pass before.
-
-        Say `working=False` where it is not tasks that are waited for.
-        """
+    def wait_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Turn until `done()`; return False if `timeout` seconds pass before."""
         if done():
             return True
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -190,8 +185,9 @@ class ClientLoop:
                     return False
                 if not busy:
                     self._ladder.pause(
-                        now, give_up, moving=self.transport.sending(), working=working
-                    )
+                        now, give_up, moving=self.transport.sending(),
+                        load=self.core.load,
+                    )  # fmt: skip
         finally:
             if self.on_wait is not None:
                 self.on_wait(False)
@@ -266,8 +262,9 @@ class ClientLoop:
                 self._resting = True
                 if not self.dropped:
                     self._ladder.pause(
-                        time.monotonic(), None, expecting=False, moving=moving, working=True
-                    )
+                        time.monotonic(), None, expecting=False, moving=moving,
+                        load=self.core.load,
+                    )  # fmt: skip
                 self._resting = False
                 self._wake_seen()
         except BaseException as error:  # noqa: BLE001  (waiting threads must hear of it)

@@ -134,7 +134,7 @@ class LocalCluster(Cluster):
         """Wait for the workers that are still starting, but not long: it is for a display."""
         if not self._closed and self._loop.failure is None:
             core = self._loop.core
-            self._loop.wait_until(lambda: core.workers is not None, DISPLAY_WAIT_S, working=False)
+            self._loop.wait_until(lambda: core.workers is not None, DISPLAY_WAIT_S)
 
     def close(self) -> None:
         """End the workers, their slots and the threads, once what was forgotten has ended."""

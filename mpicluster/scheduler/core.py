@@ -29,6 +29,7 @@ from mpicluster.scheduler.records import (
 )
 from mpicluster.scheduler.sending import compute_tasks, news_for_clients
 from mpicluster.scheduler.stealing import choose_steals
+from mpicluster.transport.waiting import Load
 
 Outgoing = list[tuple[Rank, list[m.Message]]]
 
@@ -114,12 +115,18 @@ class SchedulerCore(FromClients):
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""
-        return self._next_balance if self.state.idle and self.working else None
+        return self._next_balance if self.state.idle and self._has_work() else None
+
+    def _has_work(self) -> bool:
+        return any(worker.processing for worker in self.state.workers.values())
 
     @property
-    def working(self) -> bool:
-        """Whether any worker has tasks."""
-        return any(worker.processing for worker in self.state.workers.values())
+    def load(self) -> Load:
+        """How much the slots of the workers have to do."""
+        state = self.state
+        if not state.idle and (len(state.ready) or state.with_local):
+            return Load.FULL
+        return Load.SOME if self._has_work() else Load.NONE
 
     def signs_of_life(self) -> dict[Rank, float]:
         """Return when each worker that has not stopped was heard last; -1: it has not started."""

@@ -26,6 +26,9 @@ HOLDERS_MAX = 8
 VICTIMS_MAX = 8
 #: An average task shorter than this is taken as this long: messages cost as much.
 DURATION_S_MIN = 2e-6
+#: A worker gets more when half of what it should have ahead is missing, or this many tasks: one
+#: message for several long ones instead of one for each. Many short ones end together anyway.
+REFILL_TASKS = 8
 #: Share of a worker's memory that results made ahead may fill.
 AHEAD_MEMORY_SHARE = 0.05
 #: A worker with no more than this is as good a place for a result as any other.
@@ -144,7 +147,9 @@ def room(state: SchedulerState, worker: WorkerRecord, next_task: TaskRecord | No
         mean_s = worker.duration_sum_s / total
     mean_s = max(mean_s, DURATION_S_MIN)
     ahead = min(int(config.prefetch_s * slots / mean_s), config.prefetch_tasks_max * slots)
-    return slots + max(ahead, 1) - count
+    ahead = max(ahead, 1)
+    missing = slots + ahead - count
+    return missing if 2 * missing >= min(ahead, 2 * REFILL_TASKS) else 0
 
 
 def room_for(worker: WorkerRecord, task: TaskRecord, room: int) -> int:

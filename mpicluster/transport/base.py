@@ -17,7 +17,6 @@ The contract, which every transport passes as a test:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from itertools import groupby
 
 from mpicluster.ids import Rank
 from mpicluster.messages import LargeValueSent, Message, MessageClass, PutLargeValue, encode_bundle
@@ -92,19 +91,23 @@ def let_go_of(messages: Iterable[Message]) -> None:
 
 
 def to_bundles(messages: Iterable[Message]) -> list[tuple[MessageClass, bytes, list[Message]]]:
-    """Return messages as bundles: as few as their classes and their buffers permit.
+    """Return messages as bundles: one, unless buffers follow some of them.
 
-    Runs of one class share a bundle. A message with buffers ends its bundle, so that a receiver
+    A bundle has the highest class among its messages. One with buffers ends it, so that a receiver
     knows the buffers that follow.
     """
     bundles = []
-    for message_class, run in groupby(messages, lambda message: message.message_class):
-        bundle: list[Message] = []
-        for message in run:
-            bundle.append(message)
-            if message.has_buffers:
-                bundles.append((message_class, encode_bundle(bundle), bundle))
-                bundle = []
-        if bundle:
-            bundles.append((message_class, encode_bundle(bundle), bundle))
+    bundle: list[Message] = []
+    for message in messages:
+        bundle.append(message)
+        if message.has_buffers:
+            bundles.append((class_of(bundle), encode_bundle(bundle), bundle))
+            bundle = []
+    if bundle:
+        bundles.append((class_of(bundle), encode_bundle(bundle), bundle))
     return bundles
+
+
+def class_of(bundle: list[Message]) -> MessageClass:
+    """Return the highest class among the messages of a bundle."""
+    return max(message.message_class for message in bundle)

@@ -13,6 +13,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 
 from mpicluster.config import Config
 
@@ -20,12 +21,24 @@ _PR_SET_TIMERSLACK = 29
 #: A sleep lasts this share of the time that messages usually are apart. Where every rank of a ring
 #: is late by half of that, a round still gets shorter with each turn, until all of them spin.
 SLEEP_SHARE = 0.25
+#: The same under full load, when nobody waits for an answer.
+FULL_LOAD_SLEEP_SHARE = 0.5
 #: A longer gap says nothing about the next one, in seconds.
 GAP_MAX_S = 0.02
 #: The loop gets a full turn at least this often, in seconds.
 TURN_INTERVAL_S = 0.25
 #: Who begins to wait for something polls for this long at first, in seconds.
 EXPECT_S = 0.002
+
+
+class Load(Enum):
+    """How much the slots have to do: each time that a rank wakes up it takes their time."""
+
+    NONE = auto()
+    #: Some tasks run, and others may wait for their values.
+    SOME = auto()
+    #: More tasks are ready than there are slots.
+    FULL = auto()
 
 
 class Ladder:
@@ -78,13 +91,12 @@ class Ladder:
         *,
         expecting: bool = True,
         moving: bool = False,
-        working: bool = False,
+        load: Load = Load.NONE,
     ) -> None:
         """Wait until something may have happened, at most until `deadline`.
 
-        While tasks are `working` their cores are not ours, so sleeps are longer. While a large
-        value is `moving`, MPI makes progress only when it is called, so the rank does no more than
-        yield.
+        The more load the longer sleeps are. While a large value is `moving`, MPI makes progress
+        only when it is called, so the rank does no more than yield.
         """
         if moving and not self._woken:
             os.sched_yield()
@@ -97,7 +109,7 @@ class Ladder:
         if expecting and self._gap_s < self._config.spin_gap_s and now < spin_end:
             self._spin(min(end, spin_end))
         else:
-            self._nap(now, end, working)
+            self._nap(now, end, load)
 
     def _spin(self, end: float) -> None:
         """Yield the core until something has come, at most until `end`."""
@@ -107,13 +119,17 @@ class Ladder:
             if arrived() or poll(0) or clock() >= end:
                 return
 
-    def _nap(self, now: float, end: float, working: bool) -> None:
+    def _nap(self, now: float, end: float, load: Load) -> None:
         """Sleep, longer each time, until something has come, at most until `end`."""
         config = self._config
-        longest_s = config.working_sleep_s_max if working else config.sleep_s_max
+        share, longest_s = SLEEP_SHARE, config.sleep_s_max
+        if load is Load.SOME:
+            longest_s = config.working_sleep_s_max
+        elif load is Load.FULL:
+            share, longest_s = FULL_LOAD_SLEEP_SHARE, config.full_load_sleep_s_max
         while now < end:
             quiet_s = now - self._last_traffic
-            sleep_s = max(SLEEP_SHARE * max(quiet_s, self._gap_s), config.sleep_s_min)
+            sleep_s = max(share * max(quiet_s, self._gap_s), config.sleep_s_min)
             idle = quiet_s > config.idle_after_s
             sleep_s = min(sleep_s, config.idle_sleep_s_max if idle else longest_s)
             if self._sleep(min(sleep_s, end - now)) or self._arrived():

@@ -11,6 +11,7 @@ from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank
+from mpicluster.transport.waiting import Load
 from mpicluster.worker import events as e
 from mpicluster.worker import fetching
 from mpicluster.worker.records import Fetch, LocalState, LocalTask, SlotRecord, WorkerState
@@ -101,7 +102,8 @@ class WorkerCore:
         """Return the local actions that are to be carried out now."""
         effects, self._effects = self._effects, []
         if self._dropping:
-            effects.insert(0, e.DropValues(list(self._dropping)))
+            # Last: slots wait for their tasks, nobody waits for this.
+            effects.append(e.DropValues(list(self._dropping)))
             self._dropping = {}
         return effects
 
@@ -115,6 +117,14 @@ class WorkerCore:
             ),
             default=None,
         )
+
+    @property
+    def load(self) -> Load:
+        """How much the slots of this worker have to do."""
+        state = self.state
+        if len(state.ready) and len(state.running) >= self.slots:
+            return Load.FULL
+        return Load.SOME if state.running else Load.NONE
 
     def _send(self, rank: Rank, message: m.Message) -> None:
         self._outbox.setdefault(rank, []).append(message)

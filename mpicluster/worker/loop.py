@@ -157,7 +157,7 @@ class WorkerLoop:
         else:
             self.ladder.pause(
                 now, self._deadline(), moving=self.transport.sending(),
-                working=bool(core.state.running),
+                load=core.load,
             )  # fmt: skip
 
     def _deadline(self) -> float:

@@ -195,7 +195,7 @@ def test_options_that_mean_nothing_are_refused_before_anything_starts(
     assert main(["run", "-n", "4", "--memory-limit", "3zz", str(script)]) == USAGE_STATUS
     assert "The size '3zz' is not understood" in capsys.readouterr().err
     assert main(["run", "-n", "4", "--set", "spin_s=soon", str(script)]) == USAGE_STATUS
-    assert "it must be float, as for example 0.001" in capsys.readouterr().err
+    assert "it must be float, as for example 0.0025" in capsys.readouterr().err
 
 
 def test_ranks_0_and_1_lie_beside_the_first_worker() -> None:

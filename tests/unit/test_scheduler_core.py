@@ -6,6 +6,7 @@ from mpicluster.ids import SCHEDULER_RANK, first_number, slot_client
 from mpicluster.messages import TaskOptions
 from mpicluster.scheduler.core import SchedulerCore
 from mpicluster.scheduler.records import TaskState
+from mpicluster.transport.waiting import Load
 from tests.unit.core_environment import CLIENT, NBYTES, OTHER_CLIENT, SchedulerEnvironment
 
 ERROR = [b"", "ValueError", "no", b"", "", 3, "host"]
@@ -443,3 +444,29 @@ def test_tasks_that_wait_for_their_inputs_take_no_places() -> None:
     env.finish("a", 3)
     assert worker.ahead == 0
     assert worker not in env.core.state.idle
+
+
+def test_a_worker_gets_more_when_half_of_what_is_ahead_is_missing() -> None:
+    env = SchedulerEnvironment(prefetch_s=0.45)  # four tasks of 0.1 s ahead
+    env.have("first", rank=3)
+    env.core.state.functions[1].duration_s = 0.1
+    env.submit(*(f"t{number}" for number in range(9)))
+    assert len(env.take(3, m.ComputeTasks).keys) == 5
+    env.finish("t0", 3)
+    env.take(CLIENT, m.KeysFinished)
+    env.nothing_left()
+    env.finish("t1", 3)
+    env.take(CLIENT, m.KeysFinished)
+    assert len(env.take(3, m.ComputeTasks).keys) == 2
+    env.nothing_left()
+
+
+def test_load_is_full_only_while_tasks_wait_for_slots() -> None:
+    env = SchedulerEnvironment(prefetch_s=0.0)  # one task ahead
+    assert env.core.load is Load.NONE
+    env.submit("a")
+    env.take(3, m.ComputeTasks)
+    assert env.core.load is Load.SOME
+    env.submit("b", "c", "d")
+    env.take(3, m.ComputeTasks)
+    assert env.core.load is Load.FULL
