@@ -102,6 +102,9 @@ class Config:
     pmi_value_max: int = 896
 
     # --- waiting ---
+    #: Whether ranks wake those of their host when they send them something. A rank that all others
+    #: wake sleeps for longer than is set below.
+    ring: bool = True
     #: Where messages follow each other sooner than this, on average, a rank polls without sleeping:
     #: more than a task's way takes when every rank on it sleeps, so that none of them stays asleep.
     spin_gap_s: float = 0.0025

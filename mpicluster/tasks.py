@@ -22,7 +22,7 @@ from mpicluster.cluster.base import Cluster
 from mpicluster.config import Config
 from mpicluster.ids import Rank
 from mpicluster.messages import LargeValueSent, Message, decode_bundle, encode_bundle
-from mpicluster.transport.base import Received, Transport
+from mpicluster.transport.base import Received, Transport, Waking
 from mpicluster.versions import local_versions
 from mpicluster.worker import slot as slots
 from mpicluster.worker import slot_protocol as p
@@ -135,13 +135,15 @@ def rejoin() -> None:
 class SlotTransport(Transport):
     """The way of a client inside a task: its slot's control socket, then its worker."""
 
+    waking = Waking.ALWAYS
+
     def __init__(self, slot: slots.Slot, client: int) -> None:
         super().__init__()
         self.rank = client
         self.size = 0
         self._slot = slot
         self._inbox: deque[tuple[Rank, list[Message]]] = deque()
-        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         slot.handlers[p.ToSlotClient] = self._bundle_arrived
         slot.handlers[p.ValueForClient] = self._value_arrived
 
@@ -165,10 +167,14 @@ class SlotTransport(Transport):
 
     def receive(self) -> Received:
         """Return what the worker has passed on."""
+        self.hush()
+        return [self._inbox.popleft() for _ in range(len(self._inbox))]
+
+    def hush(self) -> None:
+        """Take back what `_put` has done."""
         if self.wake_fd is not None:
             with suppress(BlockingIOError):
                 os.eventfd_read(self.wake_fd)
-        return [self._inbox.popleft() for _ in range(len(self._inbox))]
 
     def arrived(self) -> bool:
         """Return whether the worker has passed anything on."""

@@ -62,7 +62,7 @@ class ZeroWorker:
 
     def __init__(self, transport: Transport, config: Config) -> None:
         self.transport = transport
-        self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
+        self.ladder = Ladder(config, transport)
         self.stopped = False
 
     def run(self) -> None:

@@ -13,7 +13,7 @@ from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, Futur
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import CONNECTION_SHIFT, SCHEDULER_RANK, ClientId, Key, Rank, first_number
-from mpicluster.transport.waiting import Load
+from mpicluster.load import Load
 
 
 class ClientCore:

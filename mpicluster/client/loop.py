@@ -35,8 +35,11 @@ FORGOTTEN_PAUSE_S = 0.05
 SAY_S = 3.0
 #: Numbers the connections of this process.
 _connections = itertools.count()
-#: How often the background thread looks whether the thread that turns the loop has stopped.
+#: A thread that has turned the loop for longer tells the background thread that it has stopped;
+#: where it turns for less that would cost more than to look so often, in seconds.
 DRIVEN_REST_S = 0.005
+#: How long the background thread rests if it will be told.
+LONG_REST_S = 0.25
 #: A value as it arrives at the client: one pickle, or its frames.
 Arrived = bytes | list[memoryview]
 
@@ -72,11 +75,17 @@ class ClientLoop:
         self.closed = False
         #: What ended the loop, if something did.
         self.failure: BaseException | None = None
-        self._ladder = Ladder(config, transport.wake_fd, self._arrived)
+        self._ladder = Ladder(config, transport, self._arrived)
+        #: Ends a pause.
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ladder.watch(self._wake_fd)
+        self._woken = False
+        #: Ends the rest of the background thread.
+        self._rest_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         #: How many threads turn the loop because they wait for something.
         self._drivers = 0
+        #: Since when there have been some.
+        self._driven_since = 0.0
         #: Clients that are open on this connection.
         self.clients = 0
         self._last_sent = 0.0
@@ -91,7 +100,12 @@ class ClientLoop:
 
     # --- turning ---
 
-    def turn(self) -> bool:
+    def turn(self) -> None:
+        """Take what has arrived and send what is due, in a thread that waits for nothing."""
+        if self._turn() and self._drivers:
+            self.wake()  # perhaps it is what another thread waits for
+
+    def _turn(self) -> bool:
         """Take what has arrived and send what is due; return whether there was anything."""
         now, core = time.monotonic(), self.core
         with self.lock:
@@ -170,29 +184,45 @@ class ClientLoop:
             return True
         give_up = None if timeout is None else time.monotonic() + timeout
         with self.lock:
+            if not self._drivers:  # and before there are some, for the background thread
+                self._driven_since = time.monotonic()
             self._drivers += 1
+        if self._resting:
+            self.wake()
         if self.on_wait is not None:
             self.on_wait(True)
         try:
             self._ladder.expect(time.monotonic())
             while True:
                 self.check()
-                busy = self.turn()
+                busy = self._turn()
                 if done():
                     return True
                 now = time.monotonic()
                 if give_up is not None and now >= give_up:
                     return False
                 if not busy:
-                    self._ladder.pause(
-                        now, give_up, moving=self.transport.sending(),
-                        load=self.core.load,
-                    )  # fmt: skip
+                    self._pause(now, give_up)
+                elif self._drivers > 1:
+                    self.wake()  # perhaps it is what another thread waits for
         finally:
             if self.on_wait is not None:
                 self.on_wait(False)
             with self.lock:
                 self._drivers -= 1
+            if time.monotonic() - self._driven_since > DRIVEN_REST_S and not self.closed:
+                os.eventfd_write(self._rest_fd, 1)
+
+    def _pause(self, now: float, deadline: float | None, *, expecting: bool = True) -> None:
+        if self._drivers > 1:  # one that wakes up may take the message that another waits for
+            look_again = now + DRIVEN_REST_S
+            deadline = look_again if deadline is None else min(deadline, look_again)
+        moving, load = self.transport.sending(), self.core.load
+        self._ladder.pause(now, deadline, expecting=expecting, moving=moving, load=load)
+        if self._woken:
+            # The flag goes first: who wakes between the two lines does so once more.
+            self._woken = False
+            _clear(self._wake_fd)
 
     def finish_forgotten(self) -> None:
         """Wait for the tasks that somebody has fired and forgotten; say so if that takes long."""
@@ -217,8 +247,7 @@ class ClientLoop:
         """Send what was queued: at once after a pause, else together with what follows."""
         if time.monotonic() - self._last_sent > FLUSH_S:
             self.turn()
-        elif self._resting:
-            self._resting = False
+        elif self._resting or self._drivers:
             self.wake()
 
     def flush(self) -> None:
@@ -230,13 +259,14 @@ class ClientLoop:
     def drop(self, record: FutureRecord) -> None:
         """Note that a future is gone. Called by finalizers, in any thread, so it takes no lock."""
         self.dropped.append(record)
-        if self._resting and not self.closed:
-            self._resting = False
+        if self._resting:
             self.wake()
 
     def wake(self) -> None:
-        """End the background thread's sleep."""
-        os.eventfd_write(self._wake_fd, 1)
+        """End the pause of the thread that turns the loop."""
+        if not self._woken and not self.closed:
+            self._woken = True
+            os.eventfd_write(self._wake_fd, 1)
 
     def check(self) -> None:
         """Raise if the cluster is gone."""
@@ -251,38 +281,41 @@ class ClientLoop:
         """Turn while nobody else does."""
         try:
             while not self.closed:
+                now = time.monotonic()
                 if self._drivers:
-                    # To be told when the other thread is done would cost it more than this costs.
-                    select.select([self._wake_fd], [], [], DRIVEN_REST_S)
-                    self._wake_seen()
+                    long = now - self._driven_since > DRIVEN_REST_S
+                    rest_s = LONG_REST_S if long else DRIVEN_REST_S
+                    if select.select([self._rest_fd], [], [], rest_s)[0]:
+                        _clear(self._rest_fd)
                     continue
-                if self.turn():
-                    continue
-                moving = self.transport.sending()
+                with self.lock:
+                    if self._drivers or self._turn():
+                        continue
                 self._resting = True
-                if not self.dropped:
-                    self._ladder.pause(
-                        time.monotonic(), None, expecting=False, moving=moving,
-                        load=self.core.load,
-                    )  # fmt: skip
+                if not self.dropped and not self._drivers:
+                    self._pause(now, None, expecting=False)
                 self._resting = False
-                self._wake_seen()
+                if self._drivers:
+                    self.wake()  # what ended the pause may have been for them
         except BaseException as error:  # noqa: BLE001  (waiting threads must hear of it)
             if not self.closed:
                 self.failure = error
 
-    def _wake_seen(self) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._wake_fd)
-
     def close(self) -> None:
         """Stop the background thread."""
         self.closed = True
-        self.wake()
+        for fd in (self._wake_fd, self._rest_fd):
+            os.eventfd_write(fd, 1)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
         self._ladder.close()
         os.close(self._wake_fd)
+        os.close(self._rest_fd)
+
+
+def _clear(event_fd: int) -> None:
+    with suppress(BlockingIOError):
+        os.eventfd_read(event_fd)
 
 
 def _frames(message: m.LargeValueSent) -> list[memoryview]:

@@ -177,7 +177,7 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         transport.close()
         remove_shared_files()  # a singleton of Open MPI leaves its file behind
         raise
-    infos = _exchange(transport)
+    infos = _exchange(transport, config)
     if supervised is not None:
         supervised.started()
     if transport.rank == CLIENT_RANK:
@@ -206,17 +206,22 @@ def _close_stdin() -> None:
         os.dup2(empty.fileno(), 0)
 
 
-def _exchange(transport: MPITransport) -> list[dict[str, Any]]:
+def _exchange(transport: MPITransport, config: Config) -> list[dict[str, Any]]:
     """Tell all ranks about this one and return what they say, in rank order."""
     cores = sorted(os.sched_getaffinity(0))[: available_cores()]
     info = {
         "host": platform.node(), "cores": cores, "memory": available_memory(),
         "versions": local_versions(), "home": host_identity(), "pid": os.getpid(),
-        "granted": _granted_cores(),
+        "granted": _granted_cores(), "bell": transport.bells.path,
     }  # fmt: skip
     gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
+    transport.bells.reach({
+        rank: other["bell"] for rank, other in enumerate(gathered)
+        if config.ring and other["home"] == info["home"] and rank != transport.rank
+    })  # fmt: skip
     # All ranks have initialised MPI now, so each has what it shares with the others of its node.
     remove_names(transport.gather_on_node(files_of_mpi()))
+    transport.all_have_rung()
     return gathered
 
 

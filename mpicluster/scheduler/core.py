@@ -11,6 +11,7 @@ from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank, rank_of_client
+from mpicluster.load import Load
 from mpicluster.scheduler import lifecycle
 from mpicluster.scheduler.from_clients import FromClients
 from mpicluster.scheduler.placement import note_room, place, queue_anywhere, requeue_local
@@ -29,7 +30,6 @@ from mpicluster.scheduler.records import (
 )
 from mpicluster.scheduler.sending import compute_tasks, news_for_clients
 from mpicluster.scheduler.stealing import choose_steals
-from mpicluster.transport.waiting import Load
 
 Outgoing = list[tuple[Rank, list[m.Message]]]
 

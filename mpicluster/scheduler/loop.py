@@ -25,7 +25,7 @@ class SchedulerLoop:
     def __init__(self, transport: Transport, config: Config, worker_ranks: list[Rank]) -> None:
         self.transport = transport
         self.core = SchedulerCore(config, worker_ranks)
-        self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
+        self.ladder = Ladder(config, transport)
         self._silence = Silence(config) if config.survive == "ranks" else None
         #: Tells whether the process of rank 1 has ended, as far as somebody here can know.
         self.script_is_gone: Callable[[], bool] = bool

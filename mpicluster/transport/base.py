@@ -12,11 +12,12 @@ The contract, which every transport passes as a test:
   what it still sends is dropped.
 - Buffers to be sent are let go of (`on_sent`), and those of a large value that will never be
   complete are handed back (`give_up`), also when a rank is lost.
-- One thread at a time uses a transport.
+- One thread at a time uses a transport; `hush` may be called by any.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 
 from mpicluster.ids import Rank
 from mpicluster.messages import LargeValueSent, Message, MessageClass, PutLargeValue, encode_bundle
@@ -31,6 +32,16 @@ GiveUp = Callable[[LargeMessage], None]
 Received = list[tuple[Rank, list[Message]]]
 
 
+class Waking(Enum):
+    """Does what arrives end a sleep?"""
+
+    ALWAYS = auto()
+    #: Whoever sends sees to it, but what it sends may need more looks than one.
+    RUNG = auto()
+    #: Only some who send can.
+    PARTLY = auto()
+
+
 class Transport(ABC):
     """The end of the wire that belongs to one rank."""
 
@@ -38,8 +49,10 @@ class Transport(ABC):
     rank: Rank
     #: How many ranks there are.
     size: int
-    #: Readable when something has arrived; None if the transport can only be asked.
-    wake_fd: int | None = None
+    #: Readable when something may have arrived, until `hush`.
+    wake_fd: int | None
+    #: Whether to rely on that.
+    waking: Waking
 
     def __init__(self) -> None:
         self.allocate: Allocate = allocate_privately
@@ -56,6 +69,10 @@ class Transport(ABC):
     @abstractmethod
     def arrived(self) -> bool:
         """Return whether `receive` would return something: a cheap question, asked often."""
+
+    @abstractmethod
+    def hush(self) -> None:
+        """Make `wake_fd` unreadable; called before a look at what has arrived."""
 
     @abstractmethod
     def sending(self) -> bool:

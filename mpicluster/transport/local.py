@@ -5,10 +5,18 @@ Same contract as MPI, and the same serialised bundles, so that what works here w
 
 import os
 from collections import deque
+from contextlib import suppress
 
 from mpicluster.ids import Rank
 from mpicluster.messages import Message, decode_bundle
-from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_of, to_bundles
+from mpicluster.transport.base import (
+    LargeMessage,
+    Received,
+    Transport,
+    Waking,
+    let_go_of,
+    to_bundles,
+)
 
 
 class LocalFabric:
@@ -33,12 +41,14 @@ class LocalFabric:
 class LocalTransport(Transport):
     """One rank's end. Only `inbox`, `acknowledged` and `wake` are touched by other threads."""
 
+    waking = Waking.ALWAYS
+
     def __init__(self, fabric: LocalFabric, rank: Rank, size: int) -> None:
         super().__init__()
         self.fabric = fabric
         self.rank = rank
         self.size = size
-        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.inbox: deque[tuple[Rank, bytes, LargeMessage | None]] = deque()
         #: Large messages of ours that their receiver has copied.
         self.acknowledged: deque[LargeMessage] = deque()
@@ -87,15 +97,17 @@ class LocalTransport(Transport):
             sender.acknowledged.append(large)
             sender.wake()
 
-    def receive(self) -> Received:
-        """Take everything out of the inbox; copy the buffers of large values."""
+    def hush(self) -> None:
+        """Take back what `wake` has done."""
         if self._woken and self.wake_fd is not None:
             # The flag goes first: a bundle that comes between the two lines wakes us once more.
             self._woken = False
-            try:
+            with suppress(BlockingIOError):
                 os.eventfd_read(self.wake_fd)
-            except BlockingIOError:
-                self._woken = False
+
+    def receive(self) -> Received:
+        """Take everything out of the inbox; copy the buffers of large values."""
+        self.hush()
         while self.acknowledged:
             sent = self.acknowledged.popleft()
             self._unacknowledged -= 1

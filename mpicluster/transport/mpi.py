@@ -21,7 +21,15 @@ from typing import Any
 from mpicluster.config import Config
 from mpicluster.ids import Rank
 from mpicluster.messages import Message, MessageClass, decode_bundle
-from mpicluster.transport.base import LargeMessage, Received, Transport, let_go_of, to_bundles
+from mpicluster.transport.base import (
+    LargeMessage,
+    Received,
+    Transport,
+    Waking,
+    let_go_of,
+    to_bundles,
+)
+from mpicluster.transport.bells import Bells
 from mpicluster.transport.pmi import shorter_values
 from mpicluster.transport.shared_files import note_others
 
@@ -90,6 +98,9 @@ class MPITransport(Transport):
         self._status = MPI.Status()
         self._any_source, self._any_tag = MPI.ANY_SOURCE, MPI.ANY_TAG
         self._exception: type[Exception] = MPI.Exception
+        self.bells = Bells()
+        self.wake_fd = self.bells.fd
+        self.waking = Waking.PARTLY
         self._inbox = bytearray(1 << 16)
         #: The last call of `receive` has found something.
         self._busy = False
@@ -118,6 +129,11 @@ class MPITransport(Transport):
         node.Free()
         return gathered
 
+    def all_have_rung(self) -> None:
+        """Rely on bells if each other rank has rung this one's, now that all have tried."""
+        if self.bells.heard() == self.size - 1:
+            self.waking = Waking.RUNG
+
     @property
     def library(self) -> str:
         """The MPI library, in one line."""
@@ -140,6 +156,7 @@ class MPITransport(Transport):
                         self._start_send(rank, part, BUFFER_TAG, None)
                     self._start_send(rank, parts[-1], BUFFER_TAG, large)
                 count += len(sent)
+            self.bells.ring(rank)
         except self._exception as error:
             # What its earlier parts read must not be given out again before they have ended too.
             begun = [request for request, _, _, receiver in self._sends if receiver == rank]
@@ -215,11 +232,13 @@ class MPITransport(Transport):
         sends = iter(self._sends)
         try:
             for send in sends:
-                request, _, large, _ = send
+                request, _, large, receiver = send
                 if not request.Test():
                     waiting.append(send)
-                elif large is not None and large.on_sent is not None:
+                    continue
+                if large is not None and large.on_sent is not None:
                     large.on_sent()
+                self.bells.ring(receiver)  # it may not have seen anything the first time
         except self._exception:
             waiting.append(send)  # for `lose`
             raise
@@ -234,12 +253,21 @@ class MPITransport(Transport):
                 received.append((source, [large]))
 
     def arrived(self) -> bool:
-        """Return whether a bundle is here; asking moves on what is under way."""
+        """Return whether a bundle is here; asking moves on what is under way.
+
+        Twice: Open MPI and MPICH look first whether a message is known, and only then at what
+        their shared memory and network hold.
+        """
+        probe, source, tag = self._comm.Iprobe, self._any_source, self._any_tag
         try:
-            return bool(self._comm.Iprobe(self._any_source, self._any_tag))
+            return bool(probe(source, tag) or probe(source, tag))
         except self._exception as error:
             self._note_failure(error)
             return True
+
+    def hush(self) -> None:
+        """Count the rings no more that have come until now."""
+        self.bells.heard()
 
     def sending(self) -> bool:
         """Return whether a send or a large receive is under way."""
@@ -283,6 +311,7 @@ class MPITransport(Transport):
         if rank in self.gone:
             return
         self.gone.add(rank)
+        self.bells.forget(rank)
         sends, self._sends = self._sends, []
         for send in sends:
             request, content, large, receiver = send
@@ -364,6 +393,7 @@ class MPITransport(Transport):
         self._sends.clear()
         if not self.gone:
             self._comm.Free()  # all ranks do it together
+        self.bells.close()
         self._mpi.Finalize()
 
     def abort(self, status: int) -> None:

@@ -1,8 +1,8 @@
 """How does a loop wait without burning a core and without being late?
 
 MPI has nothing to wait on, so a rank asks again and again. As long as messages follow each other
-closely it only yields the core between two questions; then it sleeps, longer each time. Sockets
-(of slots, of the local transport) end each sleep at once.
+closely it only yields the core between two questions; then it sleeps, longer each time. Sockets of
+slots end each sleep at once, and so do ranks of the same host that send something (`bells.py`).
 
 Between two yields or sleeps it asks nothing but that: where ranks share cores, what a rank does in
 vain is time that tasks or the messages of another rank wait.
@@ -13,9 +13,10 @@ import os
 import select
 import time
 from collections.abc import Callable
-from enum import Enum, auto
 
 from mpicluster.config import Config
+from mpicluster.load import Load
+from mpicluster.transport.base import Transport, Waking
 
 _PR_SET_TIMERSLACK = 29
 #: A sleep lasts this share of the time that messages usually are apart. Where every rank of a ring
@@ -23,6 +24,8 @@ _PR_SET_TIMERSLACK = 29
 SLEEP_SHARE = 0.25
 #: The same under full load, when nobody waits for an answer.
 FULL_LOAD_SLEEP_SHARE = 0.5
+#: The same where whoever sends something ends the sleep: all but the first are mere caution.
+RUNG_SLEEP_SHARE = 1.0
 #: A longer gap says nothing about the next one, in seconds.
 GAP_MAX_S = 0.02
 #: The loop gets a full turn at least this often, in seconds.
@@ -31,29 +34,20 @@ TURN_INTERVAL_S = 0.25
 EXPECT_S = 0.002
 
 
-class Load(Enum):
-    """How much the slots have to do: each time that a rank wakes up it takes their time."""
-
-    NONE = auto()
-    #: Some tasks run, and others may wait for their values.
-    SOME = auto()
-    #: More tasks are ready than there are slots.
-    FULL = auto()
-
-
 class Ladder:
     """The pauses of one loop."""
 
     def __init__(
-        self, config: Config, wake_fd: int | None, arrived: Callable[[], bool]
+        self, config: Config, transport: Transport, arrived: Callable[[], bool] | None = None
     ) -> None:
         self._config = config
-        self._arrived = arrived
+        self._transport = transport
+        self._arrived = arrived or transport.arrived
         self._epoll = select.epoll()
-        #: The transport wakes us itself, so a sleep may last until the next deadline.
-        self._woken = wake_fd is not None
-        if wake_fd is not None:
-            self.watch(wake_fd)
+        #: What ends a sleep. Few and made early: select(2) takes none beyond 1023.
+        self._enders = [self._epoll.fileno()]
+        if transport.wake_fd is not None:
+            self._enders.append(transport.wake_fd)
         self._last_traffic = time.monotonic()
         #: How far messages usually are apart.
         self._gap_s = GAP_MAX_S
@@ -98,12 +92,12 @@ class Ladder:
         The more load the longer sleeps are. While a large value is `moving`, MPI makes progress
         only when it is called, so the rank does no more than yield.
         """
-        if moving and not self._woken:
-            os.sched_yield()
-            return
         end = now + TURN_INTERVAL_S if deadline is None else min(deadline, now + TURN_INTERVAL_S)
-        if self._woken:
+        if self._transport.waking is Waking.ALWAYS:
             self._sleep(end - now)
+            return
+        if moving:
+            os.sched_yield()
             return
         spin_end = max(self._last_traffic + self._config.spin_s, self._expected_until)
         if expecting and self._gap_s < self._config.spin_gap_s and now < spin_end:
@@ -122,8 +116,10 @@ class Ladder:
     def _nap(self, now: float, end: float, load: Load) -> None:
         """Sleep, longer each time, until something has come, at most until `end`."""
         config = self._config
-        share, longest_s = SLEEP_SHARE, config.sleep_s_max
-        if load is Load.SOME:
+        share, longest_s, idle_s = SLEEP_SHARE, config.sleep_s_max, config.idle_sleep_s_max
+        if self._transport.waking is Waking.RUNG:
+            share, longest_s, idle_s = RUNG_SLEEP_SHARE, TURN_INTERVAL_S, TURN_INTERVAL_S
+        elif load is Load.SOME:
             longest_s = config.working_sleep_s_max
         elif load is Load.FULL:
             share, longest_s = FULL_LOAD_SLEEP_SHARE, config.full_load_sleep_s_max
@@ -131,17 +127,20 @@ class Ladder:
             quiet_s = now - self._last_traffic
             sleep_s = max(share * max(quiet_s, self._gap_s), config.sleep_s_min)
             idle = quiet_s > config.idle_after_s
-            sleep_s = min(sleep_s, config.idle_sleep_s_max if idle else longest_s)
+            sleep_s = min(sleep_s, idle_s if idle else longest_s)
             if self._sleep(min(sleep_s, end - now)) or self._arrived():
                 return
             now = time.monotonic()
 
     def _sleep(self, seconds: float) -> bool:
-        """Sleep; return whether a descriptor has ended it.
+        """Sleep; return whether a descriptor that is watched has ended it.
 
         The epoll descriptor is itself selectable, and select knows microseconds.
         """
-        return bool(select.select([self._epoll.fileno()], [], [], max(seconds, 0.0))[0])
+        ready = select.select(self._enders, [], [], max(seconds, 0.0))[0]
+        if self._transport.wake_fd in ready:
+            self._transport.hush()
+        return self._enders[0] in ready
 
     def close(self) -> None:
         """Give the descriptor back."""

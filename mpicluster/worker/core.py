@@ -11,7 +11,7 @@ from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank
-from mpicluster.transport.waiting import Load
+from mpicluster.load import Load
 from mpicluster.worker import events as e
 from mpicluster.worker import fetching
 from mpicluster.worker.records import Fetch, LocalState, LocalTask, SlotRecord, WorkerState

@@ -64,7 +64,7 @@ class WorkerLoop:
         arena = Arena(settings.memory_limit, cache_bytes)
         self.store = Store(arena, partial(open_scratch, config.scratch))
         self.values = ValueTraffic(self.store, transport, home)
-        self.ladder = Ladder(config, transport.wake_fd, transport.arrived)
+        self.ladder = Ladder(config, transport)
         board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
         os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
         self._board_fd = board_fd
@@ -155,10 +155,8 @@ class WorkerLoop:
         if busy:
             self.ladder.traffic(now)
         else:
-            self.ladder.pause(
-                now, self._deadline(), moving=self.transport.sending(),
-                load=core.load,
-            )  # fmt: skip
+            moving = self.transport.sending()
+            self.ladder.pause(now, self._deadline(), moving=moving, load=core.load)
 
     def _deadline(self) -> float:
         deadline = self.core.next_deadline()

@@ -3,10 +3,10 @@
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.ids import SCHEDULER_RANK, first_number, slot_client
+from mpicluster.load import Load
 from mpicluster.messages import TaskOptions
 from mpicluster.scheduler.core import SchedulerCore
 from mpicluster.scheduler.records import TaskState
-from mpicluster.transport.waiting import Load
 from tests.unit.core_environment import CLIENT, NBYTES, OTHER_CLIENT, SchedulerEnvironment
 
 ERROR = [b"", "ValueError", "no", b"", "", 3, "host"]
