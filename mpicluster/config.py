@@ -33,7 +33,7 @@ class Config:
     survive: str = "tasks"
     #: Work sent ahead to a worker, in seconds per slot. Half of it covers the way to the scheduler
     #: and back while all ranks sleep; when that half is left the other is sent, in one message.
-    prefetch_s: float = 0.04
+    prefetch_s: float = 0.12
     #: Tasks sent ahead per slot at most, however short they are: bounds what must be stolen back.
     prefetch_tasks_max: int = 1000
     #: A task goes to a worker before its inputs are made where these are expected to take no longer
@@ -51,14 +51,15 @@ class Config:
     fetch_latency_s: float = 0.0005
 
     # --- slots ---
-    #: Work queued at one slot: long enough to hide its way to the worker and back.
-    slot_queue_s: float = 0.002
+    #: Work queued at one slot, which reports when half of it is done: so that its way to the worker
+    #: and back is hidden, and its messages take little of the time of tasks.
+    slot_queue_s: float = 0.06
     #: Tasks queued at one slot at most.
     slot_queue_max: int = 256
     #: Threads of BLAS and OpenMP in each slot.
     threads_per_slot: int = 1
-    #: Results of finished tasks wait at most this long in a slot for the next one to end.
-    slot_report_s: float = 0.001
+    #: Results of finished tasks wait at most this long in a slot for further ones to end.
+    slot_report_s: float = 0.03
 
     # --- values ---
     #: A result up to this size goes to the client at once, before it asks.

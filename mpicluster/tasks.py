@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,11 +170,14 @@ class SlotTransport(Transport):
         self.hush()
         return [self._inbox.popleft() for _ in range(len(self._inbox))]
 
-    def hush(self) -> None:
+    def hush(self) -> bool:
         """Take back what `_put` has done."""
-        if self.wake_fd is not None:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self.wake_fd)
+        if self.wake_fd is None:
+            return False
+        try:
+            return bool(os.eventfd_read(self.wake_fd))
+        except BlockingIOError:
+            return False
 
     def arrived(self) -> bool:
         """Return whether the worker has passed anything on."""

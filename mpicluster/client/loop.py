@@ -35,11 +35,10 @@ FORGOTTEN_PAUSE_S = 0.05
 SAY_S = 3.0
 #: Numbers the connections of this process.
 _connections = itertools.count()
-#: A thread that has turned the loop for longer tells the background thread that it has stopped;
-#: where it turns for less that would cost more than to look so often, in seconds.
+#: How often the background thread looks whether the thread that turns the loop has stopped.
 DRIVEN_REST_S = 0.005
-#: How long the background thread rests if it will be told.
-LONG_REST_S = 0.25
+#: The same where that has not stopped for a while: each look takes time of tasks, in seconds.
+LONG_REST_S = 0.02
 #: A value as it arrives at the client: one pickle, or its frames.
 Arrived = bytes | list[memoryview]
 
@@ -82,6 +81,7 @@ class ClientLoop:
         self._woken = False
         #: Ends the rest of the background thread.
         self._rest_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._rests_long = False
         #: How many threads turn the loop because they wait for something.
         self._drivers = 0
         #: Since when there have been some.
@@ -184,7 +184,7 @@ class ClientLoop:
             return True
         give_up = None if timeout is None else time.monotonic() + timeout
         with self.lock:
-            if not self._drivers:  # and before there are some, for the background thread
+            if not self._drivers:
                 self._driven_since = time.monotonic()
             self._drivers += 1
         if self._resting:
@@ -210,8 +210,6 @@ class ClientLoop:
                 self.on_wait(False)
             with self.lock:
                 self._drivers -= 1
-            if time.monotonic() - self._driven_since > DRIVEN_REST_S and not self.closed:
-                os.eventfd_write(self._rest_fd, 1)
 
     def _pause(self, now: float, deadline: float | None, *, expecting: bool = True) -> None:
         if self._drivers > 1:  # one that wakes up may take the message that another waits for
@@ -249,6 +247,9 @@ class ClientLoop:
             self.turn()
         elif self._resting or self._drivers:
             self.wake()
+        elif self._rests_long:
+            self._rests_long = False
+            os.eventfd_write(self._rest_fd, 1)
 
     def flush(self) -> None:
         """Send all that was queued, before this returns."""
@@ -283,10 +284,11 @@ class ClientLoop:
             while not self.closed:
                 now = time.monotonic()
                 if self._drivers:
-                    long = now - self._driven_since > DRIVEN_REST_S
-                    rest_s = LONG_REST_S if long else DRIVEN_REST_S
+                    self._rests_long = now - self._driven_since > DRIVEN_REST_S
+                    rest_s = LONG_REST_S if self._rests_long else DRIVEN_REST_S
                     if select.select([self._rest_fd], [], [], rest_s)[0]:
                         _clear(self._rest_fd)
+                    self._rests_long = False
                     continue
                 with self.lock:
                     if self._drivers or self._turn():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator, KeysView, ValuesView
 from typing import Any
 
@@ -10,7 +11,7 @@ from mpicluster.client import gathering
 from mpicluster.client.containers import CONTAINERS, rebuild
 from mpicluster.client.future import Future, error_of
 from mpicluster.client.inspection import Inspection
-from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
+from mpicluster.client.records import CANCELLED, ERROR, FINISHED, FutureRecord
 from mpicluster.ids import Key
 from mpicluster.serialization.frames import to_frames
 
@@ -35,13 +36,18 @@ class Moving(Inspection):
         if isinstance(futures, Iterator | KeysView | ValuesView):
             futures = list(futures)
         found = {f._record.key: f._record for f in self._futures_in(futures)}  # noqa: SLF001
-        for record in found.values():
-            if record.status is PENDING:
-                self._loop.wait_until(lambda record=record: record.status is not PENDING)  # type: ignore[misc]
-            if record.status is not FINISHED and errors == "raise":
-                error = error_of(record)
-                if error is not None:
-                    raise error
+        left = deque(found.values())
+
+        def over() -> bool:
+            """Return whether all are done, or the first that is not has an error to raise."""
+            while left and left[0].done and (left[0].status is FINISHED or errors == "skip"):
+                left.popleft()
+            return not left or left[0].done
+
+        self._loop.wait_until(over)
+        error = error_of(left[0]) if left else None
+        if error is not None:
+            raise error
         finished = [record for record in found.values() if record.status is FINISHED]
         values = gathering.fetch_values(self._loop, finished)
         return _put_values_in(futures, values)

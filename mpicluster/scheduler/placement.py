@@ -239,14 +239,24 @@ def is_light(worker: WorkerRecord) -> bool:
 
 
 def send_ahead(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]) -> None:
-    """Share the other tasks among the workers with room, evenly while they are few."""
+    """Share the other tasks among the workers with room, evenly while they are few.
+
+    Beyond one ahead of its slots a worker gets no more than would stay here for each, so that all
+    end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    """
     ready, roomy = state.ready, state.roomy
+    fair = len(ready) // max(len(state.workers), 1)
     while roomy and (first := ready.first()) is not None:
         share = max(1, len(ready) // len(roomy))
         worker, _ = roomy.popitem(last=False)
-        count = room_for(worker, first, max(1, min(room(state, worker, first), share)))
+        has = len(worker.processing) - worker.ahead
+        most = max(fair, worker.slots + 1) - has
+        if most <= 0:
+            continue  # it is considered again when it has finished something
+        count = room_for(worker, first, max(1, min(room(state, worker, first), share, most)))
         give(state, ready.take_some(count), worker, assigned)
-        note_room(state, worker)
+        if count < most:
+            note_room(state, worker)
 
 
 def put_back(queue: ReadyQueue, task: TaskRecord) -> None:

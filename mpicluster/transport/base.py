@@ -71,8 +71,10 @@ class Transport(ABC):
         """Return whether `receive` would return something: a cheap question, asked often."""
 
     @abstractmethod
-    def hush(self) -> None:
-        """Make `wake_fd` unreadable; called before a look at what has arrived."""
+    def hush(self) -> bool:
+        """Make `wake_fd` unreadable, before a look at what has arrived; return whether it was
+        readable.
+        """
 
     @abstractmethod
     def sending(self) -> bool:

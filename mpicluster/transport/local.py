@@ -97,13 +97,15 @@ class LocalTransport(Transport):
             sender.acknowledged.append(large)
             sender.wake()
 
-    def hush(self) -> None:
+    def hush(self) -> bool:
         """Take back what `wake` has done."""
-        if self._woken and self.wake_fd is not None:
-            # The flag goes first: a bundle that comes between the two lines wakes us once more.
-            self._woken = False
-            with suppress(BlockingIOError):
-                os.eventfd_read(self.wake_fd)
+        if not self._woken or self.wake_fd is None:
+            return False
+        # The flag goes first: a bundle that comes between the two lines wakes us once more.
+        self._woken = False
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.wake_fd)
+        return True
 
     def receive(self) -> Received:
         """Take everything out of the inbox; copy the buffers of large values."""

@@ -265,9 +265,9 @@ class MPITransport(Transport):
             self._note_failure(error)
             return True
 
-    def hush(self) -> None:
-        """Count the rings no more that have come until now."""
-        self.bells.heard()
+    def hush(self) -> bool:
+        """Hear the rings that have come until now."""
+        return bool(self.bells.heard())
 
     def sending(self) -> bool:
         """Return whether a send or a large receive is under way."""

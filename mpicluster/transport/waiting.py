@@ -24,8 +24,9 @@ _PR_SET_TIMERSLACK = 29
 SLEEP_SHARE = 0.25
 #: The same under full load, when nobody waits for an answer.
 FULL_LOAD_SLEEP_SHARE = 0.5
-#: The same where whoever sends something ends the sleep: all but the first are mere caution.
-RUNG_SLEEP_SHARE = 1.0
+#: MPI may need more looks than one for what a ring announces. For this long it is looked for, in
+#: seconds; most often it has been taken already.
+DOUBT_S = 0.001
 #: A longer gap says nothing about the next one, in seconds.
 GAP_MAX_S = 0.02
 #: The loop gets a full turn at least this often, in seconds.
@@ -100,8 +101,12 @@ class Ladder:
             os.sched_yield()
             return
         spin_end = max(self._last_traffic + self._config.spin_s, self._expected_until)
+        if self._transport.waking is Waking.RUNG and load is Load.FULL:
+            spin_end = now  # nobody waits for an answer, and what comes is heard at once
         if expecting and self._gap_s < self._config.spin_gap_s and now < spin_end:
             self._spin(min(end, spin_end))
+        elif self._transport.waking is Waking.RUNG:
+            self._listen(now, end)
         else:
             self._nap(now, end, load)
 
@@ -116,10 +121,8 @@ class Ladder:
     def _nap(self, now: float, end: float, load: Load) -> None:
         """Sleep, longer each time, until something has come, at most until `end`."""
         config = self._config
-        share, longest_s, idle_s = SLEEP_SHARE, config.sleep_s_max, config.idle_sleep_s_max
-        if self._transport.waking is Waking.RUNG:
-            share, longest_s, idle_s = RUNG_SLEEP_SHARE, TURN_INTERVAL_S, TURN_INTERVAL_S
-        elif load is Load.SOME:
+        share, longest_s = SLEEP_SHARE, config.sleep_s_max
+        if load is Load.SOME:
             longest_s = config.working_sleep_s_max
         elif load is Load.FULL:
             share, longest_s = FULL_LOAD_SLEEP_SHARE, config.full_load_sleep_s_max
@@ -127,10 +130,28 @@ class Ladder:
             quiet_s = now - self._last_traffic
             sleep_s = max(share * max(quiet_s, self._gap_s), config.sleep_s_min)
             idle = quiet_s > config.idle_after_s
-            sleep_s = min(sleep_s, idle_s if idle else longest_s)
+            sleep_s = min(sleep_s, config.idle_sleep_s_max if idle else longest_s)
             if self._sleep(min(sleep_s, end - now)) or self._arrived():
                 return
             now = time.monotonic()
+
+    def _listen(self, now: float, end: float) -> None:
+        """Sleep until something has come, which rings, at most until `end`."""
+        hush, arrived = self._transport.hush, self._arrived
+        doubt_end, sleep_s = now, 0.0
+        if hush():
+            doubt_end, sleep_s = now + DOUBT_S, self._config.sleep_s_min
+        while now < end and not arrived():
+            left_s = end - now
+            ready = select.select(
+                self._enders, [], [], min(sleep_s, left_s) if now < doubt_end else left_s
+            )[0]
+            if self._enders[0] in ready:
+                return
+            now = time.monotonic()
+            sleep_s *= 2
+            if hush():
+                doubt_end, sleep_s = now + DOUBT_S, self._config.sleep_s_min
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep; return whether a descriptor that is watched has ended it.

@@ -18,7 +18,8 @@ from mpicluster.worker.records import Fetch, LocalState, LocalTask, SlotRecord, 
 
 #: A function whose tasks have not been measured yet.
 UNKNOWN_S = 0.5
-#: A slot that has said nothing for this long is asked to give back what it has not started.
+#: A slot that has said nothing for so much longer than its tasks should take is asked to give back
+#: what it has not started; so is one that has more than this to do while another has nothing.
 SLOT_SILENT_S = 0.01
 
 
@@ -111,7 +112,7 @@ class WorkerCore:
         """Return when a slot will have been silent for too long."""
         return min(
             (
-                slot.last_report + SLOT_SILENT_S
+                slot.last_report + slot.expected_s + SLOT_SILENT_S
                 for slot in self.state.slots
                 if len(slot.tasks) > 1 and not slot.asked
             ),
@@ -150,7 +151,7 @@ class WorkerCore:
     # --- slots ---
 
     def _feed_slots(self, now: float) -> None:
-        """Give ready tasks to slots: one to each that has none, then short ones ahead."""
+        """Give ready tasks to slots: one to each that has none, then some ahead."""
         state, ready = self.state, self.state.ready
         slots = [slot for slot in state.slots if slot.started and not slot.lent]
         # Slots that were started in the place of waiting tasks stay, but are not used in addition.
@@ -191,12 +192,23 @@ class WorkerCore:
             self._effects.append(e.RunTasks(slot.index, tasks))
 
     def _ask_silent_slots(self, now: float) -> None:
-        """Take waiting tasks back from a slot whose first task lasts longer than expected."""
-        for slot in self.state.slots:
-            silent = now >= slot.last_report + SLOT_SILENT_S
-            if silent and len(slot.tasks) > 1 and not slot.asked:
-                slot.asked = True
-                self._effects.append(e.AskSlot(slot.index))
+        """Take waiting tasks back from a slot that needs longer than expected, and from one that
+        has several while another has none.
+        """
+        slots = self.state.slots
+        unused = not len(self.state.ready) and any(
+            slot.started and not slot.lent and not slot.tasks for slot in slots
+        )
+        for slot in slots:
+            late_s = now - slot.last_report - slot.expected_s
+            if late_s >= SLOT_SILENT_S or (unused and slot.expected_s > SLOT_SILENT_S):
+                self._ask_back(slot)
+
+    def _ask_back(self, slot: SlotRecord) -> None:
+        """Have a slot give back the tasks that it has not started."""
+        if len(slot.tasks) > 1 and not slot.asked:
+            slot.asked = True
+            self._effects.append(e.AskSlot(slot.index))
 
     def _on_slot_lent(self, event: e.SlotLent, _now: float) -> None:
         """A task waits for others: let one more run in its place, in a further slot if need be."""
@@ -208,9 +220,8 @@ class WorkerCore:
         slot.lent = lent
         slots = self.state.slots
         count = sum(1 for found in slots if found.lent)
-        if lent and len(slot.tasks) > 1 and not slot.asked:
-            slot.asked = True
-            self._effects.append(e.AskSlot(slot.index))
+        if lent:
+            self._ask_back(slot)
         if len(slots) - count < self.slots:
             slots.append(SlotRecord(len(slots)))
             self._effects.append(e.StartSlot(len(slots) - 1))
@@ -341,8 +352,12 @@ class WorkerCore:
         yielded = m.TasksYielded([], [], [])
         for key, attempt in zip(message.keys, message.attempts, strict=True):
             task = self.state.tasks.get(key)
-            if task is None or task.attempt != attempt or task.state is LocalState.EXECUTING:
+            if task is None or task.attempt != attempt:
                 yielded.refused.append(key)
+                continue
+            if task.state is LocalState.EXECUTING:
+                yielded.refused.append(key)
+                self._ask_back(self.state.slots[task.slot])  # for the next time
                 continue
             self._drop_task(task)
             yielded.keys.append(key)

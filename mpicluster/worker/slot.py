@@ -55,6 +55,9 @@ class SlotSettings:
 QueuedTask = tuple[int, int, bytes, list[Any], str]
 #: Results of these types, when they are small, need no look at buffers and classes.
 PLAIN_RESULTS = frozenset({int, float, bool, type(None), complex})
+#: Where the queue lasts for less than this, more is asked for by reporting when half of it is done:
+#: more than the way to the worker and back takes, in seconds.
+WAY_S = 0.002
 
 
 class Slot:
@@ -211,7 +214,10 @@ class Slot:
         ended = time.perf_counter()
         duration = self.durations[function] = ended - started
         self._done.append((ticket, duration, stored))
-        if ended - self._last_report > report_s:
+        left = len(self.queue)
+        if ended - self._last_report > report_s or (
+            len(self._done) >= left and left * duration < WAY_S
+        ):
             self.report()
 
     def _end_if_forked(self) -> None:

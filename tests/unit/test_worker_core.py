@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import pytest
+
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.ids import SCHEDULER_RANK, Key, Rank
@@ -243,6 +245,42 @@ def test_silent_slot_is_asked_at_its_deadline() -> None:
     env.turn(m.StealTasks([B], [1]))
     assert env.take(m.TasksYielded).keys == [B]
     env.nothing_left()
+
+
+def test_slot_is_given_time_for_all_of_its_tasks_before_it_counts_as_silent() -> None:
+    env = WorkerEnvironment()
+    env.core.state.durations[1] = 0.02
+    env.turn(compute(A, B, C))
+    assert env.ran() == [A]
+    assert env.ran() == [B, C]
+    assert env.core.next_deadline() == pytest.approx(0.07)
+
+
+def test_slot_that_has_several_tasks_shares_them_with_one_that_has_none() -> None:
+    env = WorkerEnvironment(slots=2)
+    env.core.state.durations[1] = 0.02
+    env.turn(compute(A, B, C, D))
+    given = [env.ran() for _ in range(4)]
+    assert given == [[A], [B], [C], [D]]
+    env.turn(e.SlotFinished(1, [2, 4], [8, 8], [0.02, 0.02]))
+    assert env.effect(e.AskSlot).slot == 0
+    env.turn(e.SlotReturned(0, [3]))
+    (run,) = (effect for effect in env.effects if isinstance(effect, e.RunTasks))
+    assert run.slot == 1
+    assert [task.key for task in run.tasks] == [C]
+
+
+def test_slot_gives_back_what_another_worker_might_take() -> None:
+    env = WorkerEnvironment()
+    env.core.state.durations[1] = 0.02
+    env.turn(compute(A, B))
+    env.effects.clear()
+    env.turn(m.StealTasks([B], [1]))
+    assert env.take(m.TasksYielded).refused == [B]
+    assert env.effect(e.AskSlot).slot == 0
+    env.turn(e.SlotReturned(0, [2]))
+    env.turn(m.StealTasks([B], [1]))
+    assert env.take(m.TasksYielded).keys == [B]
 
 
 def test_fetch_for_a_cancelled_task_that_has_not_begun_is_dropped() -> None:
