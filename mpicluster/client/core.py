@@ -179,7 +179,7 @@ class ClientCore:
 
     def _on_cluster_started(self, message: m.ClusterStarted) -> None:
         self.workers = message.workers
-        self._slots = sum(worker["slots"] for worker in message.workers)
+        self._count_slots()
 
     def _on_tasks_accepted(self, message: m.TasksAccepted) -> None:
         self.credits += message.messages
@@ -220,6 +220,10 @@ class ClientCore:
         self.lost_workers[message.rank] = message.reason
         if self.workers is not None:
             self.workers = [w for w in self.workers if w["rank"] != message.rank]
+            self._count_slots()
+
+    def _count_slots(self) -> None:
+        self._slots = sum(worker["slots"] for worker in self.workers or ())
 
     def _on_cluster_stopped(self, _message: m.ClusterStopped) -> None:
         self.stopped = True

@@ -90,8 +90,9 @@ class Ladder:
     ) -> None:
         """Wait until something may have happened, at most until `deadline`.
 
-        The more load the longer sleeps are. While a large value is `moving`, MPI makes progress
-        only when it is called, so the rank does no more than yield.
+        The more load the longer sleeps are: each time that a rank wakes up it takes the time of
+        tasks. While a large value is `moving`, MPI makes progress only when it is called, so the
+        rank does no more than yield.
         """
         end = now + TURN_INTERVAL_S if deadline is None else min(deadline, now + TURN_INTERVAL_S)
         if self._transport.waking is Waking.ALWAYS:
@@ -142,11 +143,8 @@ class Ladder:
         if hush():
             doubt_end, sleep_s = now + DOUBT_S, self._config.sleep_s_min
         while now < end and not arrived():
-            left_s = end - now
-            ready = select.select(
-                self._enders, [], [], min(sleep_s, left_s) if now < doubt_end else left_s
-            )[0]
-            if self._enders[0] in ready:
+            timeout_s = min(sleep_s, end - now) if now < doubt_end else end - now
+            if self._enders[0] in select.select(self._enders, [], [], timeout_s)[0]:
                 return
             now = time.monotonic()
             sleep_s *= 2

@@ -5,6 +5,7 @@ from mpicluster.client.core import ClientCore
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.config import Config
 from mpicluster.ids import SCHEDULER_RANK
+from mpicluster.load import Load
 
 ERROR_COLUMNS = [b"", "ValueError", "no", b"", "", 3, "host"]
 
@@ -100,3 +101,16 @@ def test_cluster_that_stops_cancels_what_is_pending() -> None:
     core.receive(SCHEDULER_RANK, m.ClusterStopped(), 0.0)
     assert record.status is CANCELLED
     assert core.stopped
+
+
+def test_load_counts_the_slots_that_are_left() -> None:
+    core = make_core()
+    workers = [{"rank": rank, "slots": 1} for rank in (2, 3)]
+    core.receive(SCHEDULER_RANK, m.ClusterStarted(workers), 0.0)
+    assert core.load is Load.NONE
+    records = [hold(core) for _ in range(2)]
+    assert core.load is Load.SOME
+    core.receive(SCHEDULER_RANK, m.WorkerLost(3, "gone"), 0.0)
+    assert core.load is Load.FULL
+    core.receive(2, m.ValuesPushed([records[0].key], [b"value"]), 0.0)
+    assert core.load is Load.SOME
