@@ -379,6 +379,8 @@ class WorkerCore:
         for key, attempt in zip(message.keys, message.attempts, strict=True):
             task = self.state.tasks.get(key)
             if task is not None and task.attempt == attempt:
+                if task.state is LocalState.EXECUTING:
+                    self._ask_back(self.state.slots[task.slot])  # most often it has not begun
                 self._drop_task(task)
 
     def _on_free_keys(self, message: m.FreeKeys, _now: float) -> None:

@@ -270,6 +270,20 @@ def test_slot_that_has_several_tasks_shares_them_with_one_that_has_none() -> Non
     assert [task.key for task in run.tasks] == [C]
 
 
+def test_cancelled_task_is_taken_back_from_the_queue_of_its_slot() -> None:
+    env = WorkerEnvironment()
+    env.core.state.durations[1] = 0.02
+    env.turn(compute(A, B, C))
+    env.effects.clear()
+    env.turn(m.CancelTasks([B, C], [1, 1]))
+    assert env.effect(e.AskSlot).slot == 0
+    env.nothing_left()
+    env.turn(e.SlotReturned(0, [2, 3]))
+    env.turn(finished(1))
+    assert env.take(m.TasksFinished).keys == [A]
+    env.nothing_left()
+
+
 def test_slot_gives_back_what_another_worker_might_take() -> None:
     env = WorkerEnvironment()
     env.core.state.durations[1] = 0.02
