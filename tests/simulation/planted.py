@@ -116,7 +116,7 @@ BUGS: list[Bug] = [
     ),
     Bug(
         "give back tasks that have been started", WorkerCore._on_steal_tasks,
-        " or task.state is LocalState.EXECUTING", "",
+        "if task.state is LocalState.EXECUTING:", "if False:",
     ),
     Bug(
         "forget the tasks that wait at a slot that ends", WorkerCore._on_slot_lost,
