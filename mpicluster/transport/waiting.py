@@ -59,6 +59,10 @@ class Ladder:
         """Let a descriptor end sleeps."""
         self._epoll.register(fd, select.EPOLLIN)
 
+    def await_room(self, fd: int, awaited: bool) -> None:
+        """Let room to write into a watched descriptor end sleeps, too, or no more."""
+        self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT if awaited else select.EPOLLIN)
+
     def forget(self, fd: int) -> None:
         """Stop watching a descriptor that is about to be closed."""
         self._epoll.unregister(fd)

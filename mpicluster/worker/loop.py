@@ -7,6 +7,7 @@ the core decide, send, carry out its effects, pause.
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -151,7 +152,7 @@ class WorkerLoop:
         if self.memory.is_due(now, bool(core.state.running)):
             self._watch_memory(now)
         self.values.sharing.give_back()
-        self.pool.flush_all()
+        self._flush_slots()
         if busy:
             self.ladder.traffic(now)
         else:
@@ -353,6 +354,12 @@ class WorkerLoop:
                 for message in messages:
                     if not isinstance(message, p.WantSegment):
                         self._take_from_slot(link, message, now)
+
+    def _flush_slots(self) -> None:
+        """Send on to slots, and wake up when one that is full takes more."""
+        for fd, awaited in self.pool.flush_all():
+            with suppress(OSError):  # the slot has ended
+                self.ladder.await_room(fd, awaited)
 
     def _forget(self, fd: int) -> None:
         try:

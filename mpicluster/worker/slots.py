@@ -111,6 +111,8 @@ class SlotLink:
     pid: int = 0
     #: Packets that did not fit into the socket yet.
     unsent: bytearray = field(default_factory=bytearray)
+    #: Somebody looks for room for them.
+    awaits_room: bool = False
     #: Functions that the slot knows.
     functions: set[int] = field(default_factory=set)
     #: {key: ticket} of values that refer to futures which the slot keeps.
@@ -200,14 +202,22 @@ class SlotPool:
         except OSError:
             unsent.clear()
 
-    def flush_all(self) -> None:
-        """Send to every slot what did not fit, and what it need not keep any more."""
+    def flush_all(self) -> list[tuple[int, bool]]:
+        """Send to every slot what did not fit, and what it need not keep any more.
+
+        Return the descriptors for which that has changed: whether room in them is awaited now.
+        """
+        changed = []
         for link in self.links.values():
             forgotten = link.kept.take_to_forget()
             if forgotten:
                 self.send(link, p.ForgetInputs(forgotten))
             elif link.unsent:
                 self.flush(link)
+            if bool(link.unsent) is not link.awaits_room:
+                link.awaits_room = not link.awaits_room
+                changed.append((link.tasks.fileno(), link.awaits_room))
+        return changed
 
     def ended(self) -> list[SlotEnded] | None:
         """Return the slots whose end the zygote reports; None: the zygote itself is gone."""

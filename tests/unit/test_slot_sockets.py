@@ -1,0 +1,77 @@
+"""What if a slot is sent more than its socket holds?"""
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mpicluster.config import Config
+from mpicluster.transport.local import LocalFabric
+from mpicluster.transport.waiting import Ladder
+from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.slots import SlotLink, SlotPool
+
+LARGE = b"x" * 5_000_000
+
+
+class Pool(SlotPool):
+    """A pool whose only slot is a socket of the test."""
+
+    def __init__(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.link = SlotLink(0, ours, ours, {}, 0)
+        self.links = {0: self.link}
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.link.tasks.close()
+    pool.theirs.close()
+
+
+def test_room_is_awaited_until_all_has_been_sent(pool: Pool) -> None:
+    fd = pool.link.tasks.fileno()
+    pool.send(pool.link, p.SetUp([LARGE]))
+    assert pool.flush_all() == [(fd, True)]
+    assert pool.flush_all() == []
+    reader = p.PacketReader(pool.theirs)
+    messages: list[object] = []
+    changed: list[tuple[int, bool]] = []
+    while not messages:
+        messages += reader.read() or []
+        changed += pool.flush_all()
+    assert messages == [p.SetUp([LARGE])]
+    assert changed == [(fd, False)]
+
+
+def test_slot_that_ends_meanwhile_is_not_waited_for(pool: Pool) -> None:
+    fd = pool.link.tasks.fileno()
+    pool.send(pool.link, p.SetUp([LARGE]))
+    assert pool.flush_all() == [(fd, True)]
+    pool.theirs.close()
+    assert pool.flush_all() == [(fd, False)]
+
+
+def test_room_ends_a_pause_only_while_it_is_awaited(pool: Pool) -> None:
+    end = LocalFabric(1).ends[0]
+    ladder = Ladder(Config(), end)
+    fd = pool.link.tasks.fileno()
+    ladder.watch(fd)
+    assert ladder.ready() == []
+    ladder.await_room(fd, True)
+    now = time.monotonic()
+    ladder.pause(now, now + 60.0)
+    assert ladder.ready() == [fd]
+    pool.send(pool.link, p.SetUp([LARGE]))
+    assert not select.select([], [fd], [], 0)[1]
+    assert ladder.ready() == []
+    ladder.await_room(fd, False)
+    assert p.PacketReader(pool.theirs).read() == []
+    assert ladder.ready() == []
+    ladder.close()
+    end.close()
