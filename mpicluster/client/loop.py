@@ -201,10 +201,9 @@ class ClientLoop:
                 now = time.monotonic()
                 if give_up is not None and now >= give_up:
                     return False
-                if not busy:
-                    self._pause(now, give_up)
-                elif self._drivers > 1:
+                if busy and self._drivers > 1:
                     self.wake()  # perhaps it is what another thread waits for
+                self._pause(now, give_up)
         finally:
             if self.on_wait is not None:
                 self.on_wait(False)

@@ -70,8 +70,7 @@ class SchedulerLoop:
                 self.transport.send(rank_of_client(target), [relay])
         if busy:
             self.ladder.traffic(now)
-        else:
-            self.ladder.pause(now, core.next_deadline(), load=core.load)
+        self.ladder.pause(now, core.next_deadline(), load=core.load)
 
     def _look_for_silent(self, silence: Silence, now: float) -> None:
         """Give a sign of life, and give up the workers that have given none for too long."""

@@ -4,8 +4,9 @@ MPI has nothing to wait on, so a rank asks again and again. As long as messages 
 closely it only yields the core between two questions; then it sleeps, longer each time. Sockets of
 slots end each sleep at once, and so do ranks of the same host that send something (`bells.py`).
 
-Between two yields or sleeps it asks nothing but that: where ranks share cores, what a rank does in
-vain is time that tasks or the messages of another rank wait.
+Between two yields or sleeps, and after a turn that had something to do, it asks nothing but that:
+where ranks share cores, what a rank does in vain is time that tasks or the messages of another rank
+wait.
 """
 
 import ctypes
@@ -98,6 +99,8 @@ class Ladder:
         tasks. While a large value is `moving`, MPI makes progress only when it is called, so the
         rank does no more than yield.
         """
+        if self._arrived() or self._epoll.poll(0):
+            return
         end = now + TURN_INTERVAL_S if deadline is None else min(deadline, now + TURN_INTERVAL_S)
         if self._transport.waking is Waking.ALWAYS:
             self._sleep(end - now)

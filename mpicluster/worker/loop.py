@@ -155,9 +155,8 @@ class WorkerLoop:
         self._flush_slots()
         if busy:
             self.ladder.traffic(now)
-        else:
-            moving = self.transport.sending()
-            self.ladder.pause(now, self._deadline(), moving=moving, load=core.load)
+        moving = self.transport.sending()
+        self.ladder.pause(now, self._deadline(), moving=moving, load=core.load)
 
     def _deadline(self) -> float:
         deadline = self.core.next_deadline()
