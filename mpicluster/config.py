@@ -51,8 +51,8 @@ class Config:
     fetch_latency_s: float = 0.0005
 
     # --- slots ---
-    #: Work queued at one slot, which reports when half of it is done: so that its way to the worker
-    #: and back is hidden, and its messages take little of the time of tasks.
+    #: Work queued at one slot: its way to the worker and back is hidden, and the slot may report
+    #: several tasks together.
     slot_queue_s: float = 0.06
     #: Tasks queued at one slot at most.
     slot_queue_max: int = 256

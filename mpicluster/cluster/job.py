@@ -221,7 +221,7 @@ def _exchange(transport: MPITransport, config: Config) -> list[dict[str, Any]]:
     })  # fmt: skip
     # All ranks have initialised MPI now, so each has what it shares with the others of its node.
     remove_names(transport.gather_on_node(files_of_mpi()))
-    transport.all_have_rung()
+    transport.rely_on_bells()
     return gathered
 
 

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 
 from mpicluster.ids import Rank
 
-#: What a pipe holds: rings that are counted.
+#: What a pipe holds.
 _RINGS_MAX = 65536
+#: The first ring of a rank, and all others.
+_GREETING, _RING = b"?", b"!"
 
 
 class Bells:
@@ -32,19 +34,19 @@ class Bells:
         return f"/proc/{os.getpid()}/fd/{self._own_end}"
 
     def reach(self, paths: Mapping[Rank, str]) -> None:
-        """Ring other ranks, and from now on whenever `ring` says so; those that can be reached."""
+        """Greet other ranks, and from now on ring when `ring` says so; those that can be reached."""
         for rank, path in paths.items():
             with contextlib.suppress(OSError):
                 self._others[rank] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.ring(rank)
+            self.ring(rank, _GREETING)
 
-    def ring(self, rank: Rank) -> None:
+    def ring(self, rank: Rank, how: bytes = _RING) -> None:
         """Wake a rank, if it is one that can be reached."""
         fd = self._others.get(rank)
         if fd is None:
             return
         try:
-            os.write(fd, b"!")
+            os.write(fd, how)
         except BlockingIOError:
             return  # it has been rung often enough, and has not looked yet
         except OSError:
@@ -56,6 +58,10 @@ class Bells:
             return os.readv(self.fd, [self._rings])
         except BlockingIOError:
             return 0
+
+    def greeted(self) -> int:
+        """Return how many ranks have greeted; some may already have sent something and rung."""
+        return self._rings[: self.heard()].count(_GREETING)
 
     def forget(self, rank: Rank) -> None:
         """Do not ring a rank any more."""

@@ -129,9 +129,9 @@ class MPITransport(Transport):
         node.Free()
         return gathered
 
-    def all_have_rung(self) -> None:
-        """Rely on bells if each other rank has rung this one's, now that all have tried."""
-        if self.bells.heard() == self.size - 1:
+    def rely_on_bells(self) -> None:
+        """Sleep until rung from now on, if each other rank has greeted; all must have tried."""
+        if self.bells.greeted() == self.size - 1:
             self.waking = Waking.RUNG
 
     @property
