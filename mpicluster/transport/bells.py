@@ -34,7 +34,7 @@ class Bells:
         return f"/proc/{os.getpid()}/fd/{self._own_end}"
 
     def reach(self, paths: Mapping[Rank, str]) -> None:
-        """Greet other ranks, and from now on ring them when `ring` says so, if they are in reach."""
+        """Greet other ranks; those that can be reached hear `ring` from now on."""
         for rank, path in paths.items():
             with contextlib.suppress(OSError):
                 self._others[rank] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
