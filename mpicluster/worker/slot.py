@@ -113,6 +113,8 @@ class Slot:
         #: Places that finished tasks have left mapped and that have not been reported.
         self._left_mapped: list[Place] = []
         self._last_report = 0.0
+        #: Half of the tasks received last is reported: said once, for then more are on their way.
+        self._half_reported = False
         self._pid = os.getpid()
 
     # --- the main thread ---
@@ -143,6 +145,7 @@ class Slot:
             return False
         for message in messages:
             if isinstance(message, p.RunTasks):
+                self._half_reported = False
                 self.codes.update(dict(message.definitions))
                 for key, found in message.keep:
                     self._kept[key] = found
@@ -215,9 +218,9 @@ class Slot:
         duration = self.durations[function] = ended - started
         self._done.append((ticket, duration, stored))
         left = len(self.queue)
-        if ended - self._last_report > report_s or (
-            len(self._done) >= left and left * duration < WAY_S
-        ):
+        half = not self._half_reported and len(self._done) >= left and left * duration < WAY_S
+        self._half_reported |= half
+        if half or ended - self._last_report > report_s:
             self.report()
 
     def _end_if_forked(self) -> None:
