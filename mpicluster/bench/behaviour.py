@@ -89,6 +89,9 @@ CASES: Final = (
          {"tiny": (0,), "quick": (5,), "all": (5,)}, "seconds", runs_max=1),
     Case("busy", "share of work in pure Python tasks of 10 ms", "%", measure_busy,
          {"tiny": (2,), "quick": (BUSY_TASKS,), "all": (BUSY_TASKS,)}, "tasks per slot"),
+)  # fmt: skip
+#: Comes before all others: what they have freed would be used again, and nothing would grow.
+MEMORY_CASES: Final = (
     Case("scheduler-memory", "growth of the scheduler", "MB", measure_scheduler_memory,
          {"tiny": (50,), "all": (100_000,)}, "tasks", frozenset({SCHEDULER}), 1),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from mpicluster.bench.case import Case
 
 #: In the order in which they are run and shown: if time is short, the last ones are left out.
 CASES: Final[tuple[Case, ...]] = (
+    *behaviour.MEMORY_CASES,
     *overhead.CASES,
     *dask_work.CASES,
     *data_plane.CASES,

@@ -16,6 +16,8 @@ RUN_S_MAX: Final = {"tiny": 60.0, "quick": 15.0, "all": 240.0}
 #: After this time no new case begins.
 ALL_S_MAX: Final = {"tiny": 60.0, "quick": 48.0, "all": 3600.0}
 REPEATS: Final = {"tiny": 1, "quick": 3, "all": 5}
+#: Units of sizes with which the time of a run grows.
+GROW_WITH_SIZE: Final = frozenset({"tasks", "bytes", "chunks", "partitions"})
 #: What has a size at this level is done once at that size before it is measured.
 WARM_LEVEL: Final = "tiny"
 
@@ -72,7 +74,7 @@ def _measure_case(backend: Backend, case: Case, plan: Plan, clock: Clock) -> Ite
     last_s, last_size = 0.0, 1
     for position, size in enumerate(sizes_of(case, plan.level)):
         row = Row(backend.name, case.name, size, case.unit, [], "", case.size_unit)
-        expected_s = last_s * size / last_size if case.size_unit in ("tasks", "bytes") else last_s
+        expected_s = last_s * size / last_size if case.size_unit in GROW_WITH_SIZE else last_s
         row_s = clock.next_row()
         if row_s <= 0:
             yield _without(row, "left out: the time for the whole is over")

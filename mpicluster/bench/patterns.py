@@ -28,7 +28,7 @@ PERIOD: Final = 3
 #: Share of the neighbours that `random_nearest` keeps.
 KEPT: Final = 0.25
 #: Work per task is halved or doubled up to this often until the efficiency crosses one half.
-TRIES_MAX: Final = 5
+TRIES_MAX: Final = 10
 
 
 def _clip(width: int, first: int, last: int) -> range:
