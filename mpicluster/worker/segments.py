@@ -135,7 +135,8 @@ class Arena:
         self._map.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._map)
         self._cache_bytes = cache_bytes
-        #: {capacity: [offset, ...]} of free segments whose pages are still there.
+        #: {capacity: [offset, ...]} of free segments whose pages are still there. The capacity of
+        #: which one was freed last is the last.
         self._warm: dict[int, list[int]] = defaultdict(list)
         self._warm_bytes = 0
         #: {capacity: [offset, ...]} of free ranges without pages.
@@ -208,17 +209,32 @@ class Arena:
         return segment.offset
 
     def free(self, segment: Segment) -> None:
-        """Keep the pages of a segment for the next value, if there are not too many already."""
+        """Keep the pages of a segment for the next value, in place of those that wait longest."""
         if self.fd == CLOSED:
             return
         capacity = segment.capacity
         self.nbytes -= capacity
-        if self._warm_bytes + capacity <= self._cache_bytes:
-            self._warm[capacity].append(segment.offset)
-            self._warm_bytes += capacity
-        else:
+        if capacity > self._cache_bytes:
             self._punch(segment.offset, capacity)
             self._cold[capacity].append(segment.offset)
+            return
+        offsets = self._warm.pop(capacity, [])
+        offsets.append(segment.offset)
+        self._warm[capacity] = offsets
+        self._warm_bytes += capacity
+        while self._warm_bytes > self._cache_bytes:
+            self._cool_one()
+
+    def _cool_one(self) -> None:
+        """Give the pages of a free segment back, of the size that was freed longest ago."""
+        capacity, offsets = next(iter(self._warm.items()))
+        if not offsets:
+            del self._warm[capacity]
+            return
+        offset = offsets.pop()
+        self._warm_bytes -= capacity
+        self._punch(offset, capacity)
+        self._cold[capacity].append(offset)
 
     def trim(self) -> None:
         """Give the pages of all free segments back to the system."""

@@ -259,6 +259,30 @@ def test_freed_pages_beyond_the_cache_go_back_to_the_system() -> None:
     arena.close()
 
 
+def test_pages_that_were_freed_last_stay_and_those_of_older_sizes_go() -> None:
+    arena = Arena(1 << 26, cache_bytes=5 << 18)
+    small, large = arena.allocate(1 << 19), arena.allocate(1 << 20)
+    for segment in (small, large):
+        segment.view()[:] = b"x" * segment.nbytes
+        segment.let_go()
+    assert arena.warm_nbytes == 1 << 20
+    assert bytes(arena.allocate(1 << 20).view()[:4]) == b"xxxx"
+    assert bytes(arena.allocate(1 << 19).view()[:4]) == b"\0\0\0\0"
+    arena.close()
+
+
+def test_more_segments_of_one_size_than_may_stay() -> None:
+    arena = Arena(1 << 26, cache_bytes=3 * PAGE)
+    segments = [arena.allocate(PAGE) for _ in range(5)]
+    offsets = {segment.offset for segment in segments}
+    for segment in segments:
+        segment.let_go()
+    assert arena.warm_nbytes == 3 * PAGE
+    assert {arena.allocate(PAGE).offset for _ in range(5)} == offsets
+    assert arena.warm_nbytes == 0
+    arena.close()
+
+
 @pytest.mark.parametrize("nbytes", [1, PAGE, PAGE + 1, 10**6, 10**9, 10**10 + 7])
 def test_size_classes_waste_at_most_an_eighth(nbytes: int) -> None:
     capacity = size_class(nbytes)
