@@ -29,6 +29,8 @@ DURATION_S_MIN = 2e-6
 #: A worker gets more when half of what it should have ahead is missing, or this many tasks: one
 #: message for several long ones instead of one for each. Many short ones end together anyway.
 REFILL_TASKS = 8
+#: Tasks with more inputs than this are not held back for others: they would have to fetch them.
+INPUTS_MAX = 16
 #: Share of a worker's memory that results made ahead may fill.
 AHEAD_MEMORY_SHARE = 0.05
 #: A worker with no more than this is as good a place for a result as any other.
@@ -204,6 +206,8 @@ def fill_from_local(
     local, ready = worker.local, state.ready
     while (first := local.first()) is not None:
         count = room(state, worker, first)
+        if count > 0 and is_worth_moving(state, worker, first):
+            count = min(count, worker.free_slots())
         if count <= 0:
             return
         urgent = ready.first_priority()
@@ -214,6 +218,22 @@ def fill_from_local(
         else:
             give(state, ready.take_some(1), worker, assigned)
     state.with_local.pop(worker, None)
+
+
+def is_worth_moving(state: SchedulerState, worker: WorkerRecord, task: TaskRecord) -> bool:
+    """Return whether others have room for a local task and would need less to fetch its inputs.
+
+    It waits at the scheduler then, until a slot is free here or elsewhere: where a few tasks follow
+    from what one worker holds, it would get all of them and the others none.
+    """
+    others = len(state.roomy) - (worker in state.roomy)
+    function = task.function
+    if not others or function is None or len(task.dependencies) > INPUTS_MAX:
+        return False
+    config = state.config
+    nbytes = sum(dependency.nbytes for dependency in task.dependencies)
+    # Twice: what waits at the scheduler has its own way to the worker too.
+    return function.duration_s > 2 * config.fetch_latency_s + nbytes / config.bandwidth_bytes_per_s
 
 
 def spread_over_idle(

@@ -248,6 +248,17 @@ def test_stolen_task_does_not_go_back_to_the_worker_that_has_its_inputs() -> Non
         assert env.take(4, m.ComputeTasks).keys == stolen.keys[:1]
 
 
+def test_what_follows_from_one_workers_value_is_shared_with_idle_workers() -> None:
+    """Task Bench's sweep and nearest neighbours: one worker got every task, the other none."""
+    env = SchedulerEnvironment(workers=2)  # tasks of 0.1 s
+    env.have("a", rank=3)
+    env.submit("b", "c", "d", "e", needs=["a"])
+    assert len(env.take(3, m.ComputeTasks).keys) == 1
+    assert len(env.take(4, m.ComputeTasks).keys) == 1
+    env.take(4, m.DefineFunctions)
+    env.nothing_left()
+
+
 def test_tasks_that_wait_for_a_paused_worker_go_elsewhere() -> None:
     env = SchedulerEnvironment(workers=2)
     env.have("a")
