@@ -3,8 +3,9 @@
 A policy: it reads the records, takes tasks from queues, and calls `start_processing`; it changes
 nothing else. All ready tasks wait at the scheduler; a worker gets what its slots can run and a
 little ahead, more where tasks are short. A freed slot takes first the best task whose inputs are
-on that worker, then the best of all; a task moves away from its inputs when waiting for their
-worker would take longer than moving them.
+on that worker, then the best of all. While others have room nothing is sent ahead that they could
+take: it waits here for the first free slot. A task moves away from its inputs when waiting for
+their worker would take longer than moving them.
 """
 
 from itertools import islice
@@ -221,19 +222,22 @@ def fill_from_local(
 
 
 def is_worth_moving(state: SchedulerState, worker: WorkerRecord, task: TaskRecord) -> bool:
-    """Return whether others have room for a local task and would need less to fetch its inputs.
+    """Return whether others have room for a local task and fetch its inputs faster than it runs.
 
     It waits at the scheduler then, until a slot is free here or elsewhere: where a few tasks follow
     from what one worker holds, it would get all of them and the others none.
     """
-    others = len(state.roomy) - (worker in state.roomy)
-    function = task.function
-    if not others or function is None or len(task.dependencies) > INPUTS_MAX:
+    config, function = state.config, task.function
+    if function is None:
         return False
-    config = state.config
-    nbytes = sum(dependency.nbytes for dependency in task.dependencies)
     # Twice: what waits at the scheduler has its own way to the worker too.
-    return function.duration_s > 2 * config.fetch_latency_s + nbytes / config.bandwidth_bytes_per_s
+    spare_s = function.duration_s - 2 * config.fetch_latency_s
+    if spare_s <= 0 or len(task.dependencies) > INPUTS_MAX:
+        return False
+    if len(state.roomy) == (worker in state.roomy):
+        return False
+    nbytes = sum(dependency.nbytes for dependency in task.dependencies)
+    return nbytes < spare_s * config.bandwidth_bytes_per_s
 
 
 def spread_over_idle(

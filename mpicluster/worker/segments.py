@@ -135,8 +135,8 @@ class Arena:
         self._map.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._map)
         self._cache_bytes = cache_bytes
-        #: {capacity: [offset, ...]} of free segments whose pages are still there. The capacity of
-        #: which one was freed last is the last.
+        #: {capacity: [offset, ...]} of free segments whose pages are still there; the size
+        #: that was freed last comes last.
         self._warm: dict[int, list[int]] = defaultdict(list)
         self._warm_bytes = 0
         #: {capacity: [offset, ...]} of free ranges without pages.

@@ -113,7 +113,7 @@ class Slot:
         #: Places that finished tasks have left mapped and that have not been reported.
         self._left_mapped: list[Place] = []
         self._last_report = 0.0
-        #: Half of the tasks received last is reported: said once, for then more are on their way.
+        #: Half of what was received last has been reported, so that more is on its way.
         self._half_reported = False
         self._pid = os.getpid()
 
