@@ -183,7 +183,9 @@ def _told(function: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
     @functools.wraps(function)
     def wrapper(arguments: argparse.Namespace) -> int:
         try:
-            return function(arguments)
+            status = function(arguments)
+            sys.stdout.flush()  # what cannot be written shows here and not at the interpreter's end
+            return status
         except JobqueueError as error:
             _say_all(str(error), error)
             folder = getattr(error, "folder", None)

@@ -314,11 +314,12 @@ def test_importing_jobqueue_imports_neither_mpi_nor_mpicluster() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_error(unbuffered: str) -> None:
     script = f"{sys.executable} -m jobqueue submit --system local --dry-run --command true | true"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         text=True,
         check=False,
