@@ -32,6 +32,10 @@ def leave_mpi(transport: MPITransport, config: Config, status: int = 1) -> None:
 
     Without MPI_Finalize if a rank is gone. Should another not come along, say where this one waits.
     """
+    if transport.rank != CLIENT_RANK:
+        # Rank 1 may be gone with a status for which srun ends the ranks that are still leaving; the
+        # job's status is to be that one, not that of the signal.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     survives = config.survive == "ranks"
     if survives:
         # Hydra sends it to all when a rank ends; the interpreter's own end would not survive it.
