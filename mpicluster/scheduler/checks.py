@@ -148,6 +148,8 @@ def check_worker(state: SchedulerState, worker: WorkerRecord, decided: bool) -> 
     seconds = sum(task.expected_s for task in worker.processing.values())
     close = isclose(worker.duration_sum_s, seconds, abs_tol=SECONDS_TOLERANCE, rel_tol=1e-6)
     expect(close, worker, f"duration_sum_s {worker.duration_sum_s}, counted {seconds}")
+    works = worker in state.working
+    expect(works == bool(worker.processing), worker, f"working is {works}")
     free = dict(worker.resources)
     for task in worker.processing.values():
         if task.group is not None:
@@ -206,6 +208,8 @@ def check_queues(state: SchedulerState, decided: bool) -> None:
         if len(worker.local):
             expect(worker in state.with_local, worker, "its local queue is not known")
             expect(not worker.paused, worker, "tasks wait for it though it is paused")
+    for worker in state.working:
+        expect(worker.rank in state.workers, worker, "works, but is not there any more")
     if decided:
         expect_empty(state)
 

@@ -115,10 +115,7 @@ class SchedulerCore(FromClients):
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""
-        return self._next_balance if self.state.idle and self._has_work() else None
-
-    def _has_work(self) -> bool:
-        return any(worker.processing for worker in self.state.workers.values())
+        return self._next_balance if self.state.idle and self.state.working else None
 
     @property
     def load(self) -> Load:
@@ -126,7 +123,7 @@ class SchedulerCore(FromClients):
         state = self.state
         if not state.idle and (len(state.ready) or state.with_local):
             return Load.FULL
-        return Load.SOME if self._has_work() else Load.NONE
+        return Load.SOME if state.working else Load.NONE
 
     def signs_of_life(self) -> dict[Rank, float]:
         """Return when each worker that has not stopped was heard last; -1: it has not started."""

@@ -122,6 +122,7 @@ def start_processing(
     processing = worker.processing
     if not processing:
         worker.last_progress = state.now
+        state.working[worker] = None
     for task in tasks:
         move(state, task, PROCESSING, "placed")
         task.queue = None
@@ -150,6 +151,7 @@ def stop_processing(state: SchedulerState, task: TaskRecord) -> WorkerRecord:
         worker.duration_sum_s -= task.expected_s
     else:
         worker.duration_sum_s = 0.0
+        del state.working[worker]
     if task.stealing:
         task.stealing = False
         worker.stealing -= 1

@@ -235,6 +235,8 @@ class SchedulerState:
         self.with_local: dict[WorkerRecord, None] = {}
         #: {worker: None} of workers that finished something or got local tasks since then.
         self.touched: dict[WorkerRecord, None] = {}
+        #: {worker: None} of workers that have tasks.
+        self.working: dict[WorkerRecord, None] = {}
         #: {options: group} for tasks with restrictions.
         self.groups: dict[TaskOptions, OptionsGroup] = {}
         #: {worker: None} of workers with a free slot, longest idle first.

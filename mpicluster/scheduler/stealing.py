@@ -18,7 +18,7 @@ def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]
         return chosen
     free_slots = sum(worker.free_slots() for worker in state.idle)
     behind = [
-        worker for worker in state.workers.values()
+        worker for worker in state.working
         if len(worker.processing) - worker.stealing > worker.slots
         and waits_too_long(state, worker)
     ]  # fmt: skip
