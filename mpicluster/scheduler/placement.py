@@ -27,6 +27,8 @@ HOLDERS_MAX = 8
 VICTIMS_MAX = 8
 #: An average task shorter than this is taken as this long: messages cost as much.
 DURATION_S_MIN = 2e-6
+#: What a message to a worker, its encoding and the answer cost the scheduler, in seconds.
+MESSAGE_S = 15e-6
 #: A worker gets more when half of what it should have ahead is missing, or this many tasks: one
 #: message for several long ones instead of one for each. Many short ones end together anyway.
 REFILL_TASKS = 8
@@ -266,21 +268,35 @@ def send_ahead(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskReco
     """Share the other tasks among the workers with room, evenly while they are few.
 
     Beyond one ahead of its slots a worker gets no more than would stay here for each, so that all
-    end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    end together (guided self-scheduling, Polychronopoulos and Kuck 1987), but not so few that the
+    messages take longer than the tasks.
     """
     ready, roomy = state.ready, state.roomy
     fair = len(ready) // max(len(state.workers), 1)
     while roomy and (first := ready.first()) is not None:
-        share = max(1, len(ready) // len(roomy))
+        handful = worth_a_message(len(ready), first)
+        share = max(handful, len(ready) // len(roomy))
         worker, _ = roomy.popitem(last=False)
         has = len(worker.processing) - worker.ahead
-        most = max(fair, worker.slots + 1) - has
+        most = max(fair, worker.slots + 1, handful) - has
         if most <= 0:
             continue  # it is considered again when it has finished something
         count = room_for(worker, first, max(1, min(room(state, worker, first), share, most)))
         give(state, ready.take_some(count), worker, assigned)
         if count < most:
             note_room(state, worker)
+
+
+def worth_a_message(count: int, task: TaskRecord) -> int:
+    """Return how many of `count` tasks like this one a message should have at least.
+
+    With k in each, `count / k` messages leave one after the other, and the last worker may end as
+    much later as k tasks take: the sum is least at the square root of count * MESSAGE_S / duration.
+    """
+    if task.function is None:
+        return 1
+    duration_s = max(task.function.duration_s, DURATION_S_MIN)
+    return max(1, int((count * MESSAGE_S / duration_s) ** 0.5))
 
 
 def put_back(queue: ReadyQueue, task: TaskRecord) -> None:

@@ -1,0 +1,62 @@
+"""How many of the ready tasks does a worker get, and when?"""
+
+from mpicluster import messages as m
+from tests.unit.core_environment import CLIENT, SchedulerEnvironment
+
+
+def test_a_worker_gets_more_when_half_of_what_is_ahead_is_missing() -> None:
+    env = SchedulerEnvironment(prefetch_s=0.45)  # four tasks of 0.1 s ahead
+    env.have("first", rank=3)
+    env.core.state.functions[1].duration_s = 0.1
+    env.submit(*(f"t{number}" for number in range(30)))
+    assert len(env.take(3, m.ComputeTasks).keys) == 5
+    env.finish("t0", 3)
+    env.take(CLIENT, m.KeysFinished)
+    env.nothing_left()
+    env.finish("t1", 3)
+    env.take(CLIENT, m.KeysFinished)
+    assert len(env.take(3, m.ComputeTasks).keys) == 2
+    env.nothing_left()
+
+
+def test_the_last_tasks_are_shared_evenly_as_workers_end() -> None:
+    """Who asks first does not get all that is left: two would then wait for one."""
+    env = SchedulerEnvironment(workers=2, prefetch_s=0.45)  # four tasks of 0.1 s ahead
+    env.have("first", rank=3)
+    env.core.state.functions[1].duration_s = 0.1
+    names = [f"t{number}" for number in range(8)]
+    env.submit(*names)
+    given = {rank: env.take(rank, m.ComputeTasks).keys for rank in (3, 4)}
+    assert {rank: len(keys) for rank, keys in given.items()} == {3: 3, 4: 3}
+    env.take(4, m.DefineFunctions)
+    at_3 = [name for name in names if env.key(name) in given[3]]
+    for name, count in zip(at_3, (0, 1, 1), strict=True):  # one ahead of what runs
+        env.finish(name, 3)
+        env.take(CLIENT, m.KeysFinished)
+        if count:
+            assert len(env.take(3, m.ComputeTasks).keys) == count
+        env.nothing_left()
+
+
+def test_short_tasks_leave_in_handfuls_where_there_are_many_workers() -> None:
+    """One or two in a message cost the scheduler more than the workers gain by it."""
+    env = SchedulerEnvironment(workers=100)
+    env.have("first", rank=3)
+    env.core.state.functions[1].duration_s = 15e-6  # what a message costs
+    env.submit(*(f"t{number}" for number in range(500)))
+    counts = []
+    for rank in env.ranks:
+        sent = env.take(rank, m.ComputeTasks, optional=True)
+        if sent is not None:
+            counts.append(len(sent.keys))
+    # Each slot has one, and the first gets the square root of the 400 that are left, and so on.
+    assert (len(counts), sum(counts), counts[:3]) == (100, 500, [20, 19, 19])
+
+
+def test_long_tasks_leave_one_by_one() -> None:
+    env = SchedulerEnvironment(workers=100)
+    env.have("first", rank=3)
+    env.core.state.functions[1].duration_s = 0.01
+    env.submit(*(f"t{number}" for number in range(200)))
+    counts = [len(env.take(rank, m.ComputeTasks).keys) for rank in env.ranks]
+    assert counts == [2] * 100
