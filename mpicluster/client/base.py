@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mpicluster.client import gathering
 from mpicluster.client.functions import FunctionTable
-from mpicluster.client.future import Future, error_of
+from mpicluster.client.future import Future, raise_error_of
 from mpicluster.client.loop import ClientLoop
 from mpicluster.client.options import find_ranks
 from mpicluster.client.records import PENDING, FutureRecord
@@ -102,9 +102,7 @@ class ClientBase:
     def result_of(self, record: FutureRecord, timeout: float | str | None) -> Any:
         """Return a record's value or raise its error."""
         self.wait_for_record(record, timeout)
-        error = error_of(record)
-        if error is not None:
-            raise error
+        raise_error_of(record)
         if record.value is not None:
             return loads(record.value)
         return gathering.fetch_values(self._loop, [record])[record.key]

@@ -74,11 +74,10 @@ class Everywhere(Submitting):
         for request, rank in requests.items():
             ran = loop.ran.pop(request, None)
             if ran is None:
-                error = LostRankError(rank, lost[rank])
                 if on_error == "raise":
-                    raise error
+                    raise LostRankError(rank, lost[rank])
                 if on_error == "return":
-                    results[rank] = error
+                    results[rank] = LostRankError(rank, lost[rank])
             elif ran.error is None:
                 results[rank] = loads(ran.value)
             elif on_error == "raise":

@@ -71,10 +71,12 @@ class _TaskFuture(futures.Future[Any]):
         """Take over how the task has ended."""
         if not self.set_running_or_notify_cancel():
             return
-        try:
-            value = task.result()
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it is the call's outcome)
+        error = task.exception()
+        if error is None:
+            try:
+                self.set_result(task.result())
+            except Exception as problem:  # noqa: BLE001  (its value is lost, or cannot be unpickled)
+                error = problem.with_traceback(None)  # this frame holds the future
+        if error is not None:
             self.set_exception(error)
-        else:
-            self.set_result(value)
         self._task = None

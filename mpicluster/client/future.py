@@ -185,14 +185,26 @@ class _Released:
 
 
 def error_of(record: FutureRecord) -> BaseException | None:
-    """Return why a key has no value; None if it has one."""
+    """Return why a key has no value; None if it has one, or may get one."""
+    return _failure_of(record) if record.status in (ERROR, CANCELLED) else None
+
+
+def raise_error_of(record: FutureRecord) -> None:
+    """Raise why a key has no value, if there is a reason.
+
+    No frame of the traceback may hold the exception: both, and what their callers hold, would live
+    until Python's collector finds them, futures among it.
+    """
+    if record.status in (ERROR, CANCELLED):
+        raise _failure_of(record)
+
+
+def _failure_of(record: FutureRecord) -> BaseException:
     if record.status is ERROR and record.error is not None:
         return from_error(record.error, str(record.name))
-    if record.status is CANCELLED:
-        return CancelledError(
-            f"The future {record.name!r} was cancelled, by you or because the client was closed."
-        )
-    return None
+    return CancelledError(
+        f"The future {record.name!r} was cancelled, by you or because the client was closed."
+    )
 
 
 def _rebind(key: Key, name: Hashable) -> Future:
@@ -202,4 +214,4 @@ def _rebind(key: Key, name: Hashable) -> Future:
     return get_client().future_of(key, name)
 
 
-__all__ = ["CANCELLED", "ERROR", "FINISHED", "PENDING", "Future", "error_of"]
+__all__ = ["CANCELLED", "ERROR", "FINISHED", "PENDING", "Future", "error_of", "raise_error_of"]

@@ -9,7 +9,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.client import gathering
 from mpicluster.client.containers import CONTAINERS, rebuild
-from mpicluster.client.future import Future, error_of
+from mpicluster.client.future import Future, raise_error_of
 from mpicluster.client.inspection import Inspection
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, FutureRecord
 from mpicluster.ids import Key
@@ -45,9 +45,8 @@ class Moving(Inspection):
             return not left or left[0].done
 
         self._loop.wait_until(over)
-        error = error_of(left[0]) if left else None
-        if error is not None:
-            raise error
+        if left:
+            raise_error_of(left[0])
         finished = [record for record in found.values() if record.status is FINISHED]
         values = gathering.fetch_values(self._loop, finished)
         return _put_values_in(futures, values)
@@ -141,9 +140,7 @@ class Moving(Inspection):
         keys = list(found)
         for future in found.values():
             self.wait_for_record(future._record, None)  # noqa: SLF001
-            error = error_of(future._record)  # noqa: SLF001
-            if error is not None:
-                raise error
+            raise_error_of(future._record)  # noqa: SLF001
         with self.lock:
             self._loop.core.to_scheduler(m.ReplicateKeys(keys, ranks))
         wanted = set(ranks)

@@ -16,7 +16,7 @@ from dask.utils import key_split
 
 from mpicluster import messages as m
 from mpicluster.client.containers import PLAIN
-from mpicluster.client.future import Future, error_of
+from mpicluster.client.future import Future, raise_error_of
 from mpicluster.client.inspection import format_bytes
 from mpicluster.client.options import make_options
 from mpicluster.client.records import CANCELLED, ERROR, FutureRecord
@@ -146,9 +146,8 @@ class GraphSubmission:
             made = DataNode(name, made)
         if isinstance(made, Alias) and made.target == name:
             record = self._core.by_name.get(name)
-            error = error_of(record) if record is not None and record.status is ERROR else None
-            if error is not None:
-                raise error
+            if record is not None and record.status is ERROR:
+                raise_error_of(record)
             raise LostValueError(
                 f"The collection's value {name!r} is lost: its future was cancelled or its task "
                 "failed. Persist the collection again."

@@ -7,6 +7,7 @@ pickled, or not be rebuilt at the other end, arrives as a `RemoteTaskError` with
 import os
 import pickle
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from tblib import Traceback
@@ -75,7 +76,17 @@ def trace_from(pickled_trace: bytes) -> Any:
     """Return the traceback object, or None if there is none."""
     if not pickled_trace:
         return None
-    return Traceback.from_dict(loads(pickled_trace)).as_traceback()
+    return next(_in_no_frame(Traceback.from_dict(loads(pickled_trace))))
+
+
+def _in_no_frame(trace: Traceback) -> Iterator[Any]:
+    """Yield the traceback object, whose frames are made here.
+
+    A frame keeps its caller, and with it what that and its callers hold: futures of the script, and
+    the exception itself, so that all of it would live until Python's collector finds it. A
+    generator that has yielded has no caller.
+    """
+    yield trace.as_traceback()
 
 
 def _as_ordinary(error: BaseException, text: str) -> Exception:

@@ -24,9 +24,6 @@ def client(cluster):
 
 def check_nothing_is_left(client):
     """The scheduler knows no task and the workers hold no bytes."""
-    import gc
-
-    gc.collect()
     client.wait_until(lambda: counts(client) == ({}, 0), 10)
     assert counts(client) == ({}, 0)
 

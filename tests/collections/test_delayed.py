@@ -74,6 +74,7 @@ def test_an_exception_keeps_its_type_and_shows_the_function(client):
         delayed(inc)(delayed(divide)(0)).compute()
     names = [entry.name for entry in caught.traceback]
     assert names[-1] == "divide"
+    del caught  # or the frames of its traceback keep it, and themselves
 
 
 def test_an_exception_in_a_fused_task_shows_the_function(client):
@@ -86,6 +87,7 @@ def test_an_exception_in_a_fused_task_shows_the_function(client):
     with pytest.raises(LookupError, match="no such block") as caught:
         (a * 2).sum().compute()
     assert caught.traceback[-1].name == "fail"
+    del caught
 
 
 def test_threads_can_be_asked_for_while_a_client_is_open(client):
