@@ -25,9 +25,10 @@ _PR_SET_TIMERSLACK = 29
 SLEEP_SHARE = 0.25
 #: The same under full load, when nobody waits for an answer.
 FULL_LOAD_SLEEP_SHARE = 0.5
-#: MPI may need more looks than one for what a ring announces. For this long it is looked for, in
-#: seconds; most often it has been taken already.
-DOUBT_S = 0.001
+#: MPI may need more looks than one for what a ring announces. So often it is looked for, within one
+#: or two milliseconds; most often it has been taken already. Not for some time: under load a rank
+#: may get no core for that long, and would rest without having looked.
+LOOKS_AFTER_RING = 5
 #: A longer gap says nothing about the next one, in seconds.
 GAP_MAX_S = 0.02
 #: The loop gets a full turn at least this often, in seconds.
@@ -146,17 +147,17 @@ class Ladder:
     def _listen(self, now: float, end: float) -> None:
         """Sleep until something has come, which rings, at most until `end`."""
         hush, arrived = self._transport.hush, self._arrived
-        doubt_end, sleep_s = now, 0.0
+        looks, sleep_s = 0, 0.0
         if hush():
-            doubt_end, sleep_s = now + DOUBT_S, self._config.sleep_s_min
+            looks, sleep_s = LOOKS_AFTER_RING, self._config.sleep_s_min
         while now < end and not arrived():
-            timeout_s = min(sleep_s, end - now) if now < doubt_end else end - now
+            timeout_s = min(sleep_s, end - now) if looks > 0 else end - now
             if self._enders[0] in select.select(self._enders, [], [], timeout_s)[0]:
                 return
             now = time.monotonic()
-            sleep_s *= 2
+            looks, sleep_s = looks - 1, sleep_s * 2
             if hush():
-                doubt_end, sleep_s = now + DOUBT_S, self._config.sleep_s_min
+                looks, sleep_s = LOOKS_AFTER_RING, self._config.sleep_s_min
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep; return whether a descriptor that is watched has ended it.
