@@ -138,6 +138,12 @@ def refuse_attribute(owner: object, name: str, known: dict[str, str]) -> NoRetur
     raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
 
+def refuse_actors(wanted: Any) -> None:
+    """Raise if a task is to make an actor."""
+    if wanted:
+        raise MpiclusterError(f"A task was to make an actor. {_TASKS}")
+
+
 def without_connection_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a client that are meant for its cluster."""
     left = {name: value for name, value in options.items() if name not in _WITHOUT_MEANING}

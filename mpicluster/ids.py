@@ -41,6 +41,15 @@ def slot_client(rank: Rank, serial: int) -> ClientId:
     return SLOT_CLIENTS + rank * SLOT_CLIENTS_PER_RANK + serial % SLOT_CLIENTS_PER_RANK
 
 
+def address_of(rank: Rank) -> str:
+    """Return what stands where `distributed` has the address of a worker or the scheduler.
+
+    >>> address_of(3)
+    'mpi://3'
+    """
+    return f"mpi://{rank}"
+
+
 def rank_of_client(client: ClientId) -> Rank:
     """Return the rank to which messages for a client go."""
     if client < SLOT_CLIENTS:

@@ -20,7 +20,7 @@ from mpicluster.client.future import pickled_futures
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster.base import Cluster
 from mpicluster.config import Config
-from mpicluster.ids import Rank
+from mpicluster.ids import Rank, address_of
 from mpicluster.messages import LargeValueSent, Message, decode_bundle, encode_bundle
 from mpicluster.transport.base import Received, Transport, Waking
 from mpicluster.versions import local_versions
@@ -48,7 +48,7 @@ class TaskWorker:
     @property
     def address(self) -> str:
         """The rank, as the addresses of `distributed` are written."""
-        return f"mpi://{self.name}"
+        return address_of(self.name)
 
     def __getattr__(self, name: str) -> Any:
         refuse_attribute(self, name, OF_TASK_WORKERS)

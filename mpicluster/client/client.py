@@ -62,6 +62,7 @@ class Client(Plugins, Publishing):
         cluster, self._owns_cluster = find_cluster(address, options)
         super().__init__(cluster)
         self._restore: list[Callable[[], None]] = []
+        self._loop.check()
         self.wait_for_workers(timeout=timeout)
         if set_as_default:
             _open.append(self)

@@ -10,6 +10,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.client.submitting import Submitting
 from mpicluster.errors import LostRankError, VersionMismatchError
+from mpicluster.ids import SCHEDULER_RANK
 from mpicluster.serialization.exceptions import from_error
 from mpicluster.serialization.frames import dumps, loads
 from mpicluster.versions import differences, installed_versions, local_versions
@@ -93,7 +94,7 @@ class Everywhere(Submitting):
     def get_versions(
         self, check: bool = False, packages: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Return the versions of the packages that matter, on the client and on each worker.
+        """Return the versions of the packages that matter: of client, scheduler and each worker.
 
         `packages` names further ones. With `check` a difference raises
         `VersionMismatchError`, which names the hosts.
@@ -104,9 +105,12 @@ class Everywhere(Submitting):
             ours = ours | installed_versions(packages)
             found_there = self.run(installed_versions, packages)
             workers = {rank: known | found_there[rank] for rank, known in workers.items()}
-        hosts = {worker["rank"]: str(worker["host"]) for worker in self._workers()}
+        scheduler = self.cluster.versions
         if check:
-            found = differences(ours, workers, hosts)
+            hosts = {worker["rank"]: str(worker["host"]) for worker in self._workers()}
+            hosts[SCHEDULER_RANK] = self.cluster.scheduler_host()
+            # The scheduler has no slot that could be asked for further packages.
+            found = differences(ours, {SCHEDULER_RANK: ours | scheduler, **workers}, hosts)
             if found:
                 raise VersionMismatchError("\n".join(found))
-        return {"client": ours, "scheduler": self.cluster.versions, "workers": workers}
+        return {"client": ours, "scheduler": scheduler, "workers": workers}

@@ -12,7 +12,7 @@ from typing import Any
 
 from mpicluster.client.base import ClientBase
 from mpicluster.client.timeouts import to_seconds
-from mpicluster.ids import Key, Rank
+from mpicluster.ids import SCHEDULER_RANK, Key, Rank, address_of
 
 _UNITS = ("B", "kiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -89,10 +89,11 @@ class Inspection(ClientBase):
         info = self.ask("info")
         for rank, worker in info["workers"].items():
             worker.update(
-                type="Worker", id=rank, name=rank, nthreads=worker["slots"],
-                status="paused" if worker["paused"] else "running",
+                type="Worker", id=rank, name=rank, address=address_of(rank),
+                nthreads=worker["slots"], status="paused" if worker["paused"] else "running",
             )  # fmt: skip
-        return {"type": "Scheduler", "id": "Scheduler-0", "address": "mpi://0", **info}
+        address = address_of(SCHEDULER_RANK)
+        return {"type": "Scheduler", "id": "Scheduler-0", "address": address, **info}
 
     def story(self, *futures: Any) -> list[list[Any]]:
         """Return the last state changes of keys: rows (time in seconds, cause, key, old, new)."""

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from mpicluster.errors import NoValidWorkerError
-from mpicluster.ids import Rank
+from mpicluster.ids import Rank, address_of
 from mpicluster.messages import NO_OPTIONS, TaskOptions
 
 #: The scheduler orders tasks by one number of 64 bits, of which the priority is the upper 16.
@@ -32,7 +32,9 @@ def make_options(
     pairs = _needs(resources)
     if workers is None and not pairs and not tries and not urgency:
         return NO_OPTIONS
-    ranks = find_ranks(described, workers) if workers is not None else []
+    ranks: list[Rank] = []
+    if workers is not None:
+        ranks = find_ranks(described, workers, preferred=allow_other_workers)
     options = TaskOptions(tuple(ranks), bool(allow_other_workers), pairs, tries, urgency)
     if pairs:
         _check_resources(described, options)
@@ -84,13 +86,18 @@ def _check_resources(described: Sequence[Mapping[str, Any]], options: TaskOption
     )
 
 
-def find_ranks(described: Sequence[Mapping[str, Any]], workers: Any) -> list[Rank]:
-    """Return the ranks that a user means by ranks, host names or a list of them."""
+def find_ranks(
+    described: Sequence[Mapping[str, Any]], workers: Any, *, preferred: bool = False
+) -> list[Rank]:
+    """Return the ranks that a user means by ranks, host names, addresses or a list of them.
+
+    One that is not there is an error, unless it would only be `preferred`.
+    """
     wanted = [workers] if isinstance(workers, int | str) else list(_flat(workers))
     ranks: dict[Rank, None] = {}
     for name in wanted:
-        found = [w["rank"] for w in described if name in (w["rank"], w["host"], str(w["rank"]))]
-        if not found:
+        found = [worker["rank"] for worker in described if name in _names(worker)]
+        if not found and not preferred:
             hosts = sorted({str(worker["host"]) for worker in described})
             raise NoValidWorkerError(
                 f"There is no worker {name!r}. Workers are named by rank "
@@ -99,6 +106,12 @@ def find_ranks(described: Sequence[Mapping[str, Any]], workers: Any) -> list[Ran
             )
         ranks.update(dict.fromkeys(found))
     return list(ranks)
+
+
+def _names(worker: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a user may call a worker."""
+    rank = worker["rank"]
+    return rank, str(rank), address_of(rank), worker["host"]
 
 
 def _flat(workers: Iterable[Any]) -> Iterable[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from itertools import islice
 from typing import Any
 
+from mpicluster.absent import refuse_actors
 from mpicluster.client import submission
 from mpicluster.client.containers import PLAIN, has_futures, replace_futures
 from mpicluster.client.future import Future
@@ -35,6 +36,8 @@ class Submitting(Moving):
         priority: int = 0,
         fifo_timeout: Any = None,  # noqa: ARG002  (distributed's signature)
         allow_other_workers: bool = False,
+        actor: bool = False,
+        actors: bool = False,
         pure: bool = True,
         **kwargs: Any,
     ) -> Future:
@@ -42,9 +45,10 @@ class Submitting(Moving):
 
         Futures among the arguments, also inside containers, stand for their values. With `pure`,
         an equal call that is still known shares one task; say `pure=False` for functions that
-        give another result each time. `workers` are ranks or host names, `resources` what the
-        task holds of each worker's, `retries` how often it may raise, and of two tasks that could
-        run the one with the larger `priority` runs first.
+        give another result each time. `workers` are ranks or host names, with
+        `allow_other_workers` those that are preferred, `resources` what the task holds of each
+        worker's, `retries` how often it may raise, and of two tasks that could run the one with
+        the larger `priority` runs first.
 
         Raises `TaskSerializationError` if something cannot be pickled and `NoValidWorkerError`
         if no worker can ever run the task.
@@ -57,6 +61,7 @@ class Submitting(Moving):
                 f"submit was given {func!r} as the function to run, which cannot be called. The "
                 "function comes first, then its arguments: client.submit(f, 1, 2)."
             )
+        refuse_actors(actor or actors)
         options = make_options(
             self._workers(), workers, allow_other_workers, resources, retries, priority
         )
@@ -81,6 +86,8 @@ class Submitting(Moving):
         priority: int = 0,
         allow_other_workers: bool = False,
         fifo_timeout: Any = None,  # noqa: ARG002
+        actor: bool = False,
+        actors: bool = False,
         pure: bool = True,
         batch_size: int | None = None,  # noqa: ARG002
         **kwargs: Any,
@@ -99,6 +106,7 @@ class Submitting(Moving):
                 f"map was given {func!r} as the function to run, which cannot be called. The "
                 "function comes first, then the iterables: client.map(f, range(10))."
             )
+        refuse_actors(actor or actors)
         if not iterables:
             raise ValueError("map needs at least one iterable: client.map(f, range(10)).")
         options = make_options(

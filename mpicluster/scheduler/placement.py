@@ -373,10 +373,13 @@ def place_restricted(
 def best_permitted(
     state: SchedulerState, group: OptionsGroup, task: TaskRecord
 ) -> WorkerRecord | None:
-    """Return the permitted worker with room that could start the task first."""
+    """Return the permitted worker with room that could start the task first.
+
+    One that is preferred may be later by the time after which a task is taken away from it again.
+    """
     options = group.options
     best: WorkerRecord | None = None
-    best_cost: tuple[bool, float, float] = (False, 0.0, 0.0)
+    best_cost: tuple[float, bool, float] = (0.0, False, 0.0)
     for worker in group.workers.values():
         if room(state, worker) <= 0:
             continue
@@ -386,7 +389,9 @@ def best_permitted(
         if options.allow_other_workers and not preferred and worker.free_slots() <= 0:
             continue
         start_s = worker.queued_s() + moving_s(state, task, worker)
-        cost = (not preferred, start_s, load(worker))
+        if not preferred:
+            start_s += state.config.steal_after_s
+        cost = (start_s, not preferred, load(worker))
         if best is None or cost < best_cost:
             best, best_cost = worker, cost
     return best

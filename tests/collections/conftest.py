@@ -22,6 +22,14 @@ def client(cluster):
         check_nothing_is_left(client)
 
 
+@pytest.fixture
+def small_limit():
+    """A client that warns of graphs of more than 20 kB."""
+    limit = {"large_graph_bytes": 20_000}
+    with LocalCluster(n_workers=1, threads_per_worker=1, **limit) as cluster, Client(cluster) as c:
+        yield c
+
+
 def check_nothing_is_left(client):
     """The scheduler knows no task and the workers hold no bytes."""
     client.wait_until(lambda: counts(client) == ({}, 0), 10)
