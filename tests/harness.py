@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -87,12 +88,18 @@ class Runner:
             "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         }  # fmt: skip
 
-    def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
-        """Start a command in a process group of its own."""
+    def start(
+        self, *words: str, terminal: int | None = None, **variables: str
+    ) -> "subprocess.Popen[str]":
+        """Start a command in a process group of its own, perhaps in a terminal's foreground."""
+        pipe = subprocess.PIPE
+        begin = [] if terminal is None else ["setsid", "--ctty"]  # setsid(1)
         self.process = subprocess.Popen(
-            words, cwd=self.folder, env={**self.variables(), **variables}, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
+            [*begin, *words], cwd=self.folder, env={**self.variables(), **variables}, text=True,
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
+            stdout=pipe if terminal is None else terminal,
+            stderr=pipe if terminal is None else terminal,
+            start_new_session=terminal is None,
         )  # fmt: skip
         return self.process
 
@@ -118,10 +125,12 @@ class Runner:
         """Run a script on a cluster of `ranks` ranks."""
         return self.run(*self.mpi_words(ranks, program, *arguments), timeout=timeout)
 
-    def mpi_words(self, ranks: int, program: Path | str, *arguments: str) -> list[str]:
+    def mpi_words(
+        self, ranks: int, program: Path | str, *arguments: str, options: Sequence[str] = ()
+    ) -> list[str]:
         """Return the command that runs a script on `ranks` ranks."""
         command = [self.environment.python, "-m", "mpicluster", "run", "-n", str(ranks)]
-        return [*command, str(program), *arguments]
+        return [*command, *options, str(program), *arguments]
 
     def raw_mpi(self, ranks: int, *words: str, timeout: float = 60) -> Ended:
         """Start ranks of a program with this MPI's own launcher."""

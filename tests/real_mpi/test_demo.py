@@ -39,13 +39,18 @@ def test_script_alone(script, tmp_path):
 
 
 @both
+@pytest.mark.parametrize("bare", [False, True], ids=["run", "bare launcher"])
 @pytest.mark.real_mpi
-def test_script_in_a_job(runner, script):
+def test_script_in_a_job(runner, script, bare):
     for package in PACKAGES[script]:
         found = runner.run(runner.environment.python, "-c", f"import {package}")
         if found.status and "No module named" in found.stderr:
             pytest.skip(f"{package} is not installed beside {runner.environment.name}")
-    ended = runner.mpi(5, SCRIPTS / script, timeout=TIMEOUT_S)
+    if bare:
+        words = [runner.environment.python, "-m", "mpicluster", str(SCRIPTS / script)]
+        ended = runner.raw_mpi(5, *words, timeout=TIMEOUT_S)
+    else:
+        ended = runner.mpi(5, SCRIPTS / script, timeout=TIMEOUT_S)
     assert ended.status == 0, str(ended)
     assert ended.stdout.splitlines()[-1] == LAST_LINES[script]
     assert "\x1b" not in ended.stdout, "a log is no terminal"

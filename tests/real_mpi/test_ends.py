@@ -1,6 +1,9 @@
 """Does every way in which a job can end leave the right status, one message and nothing behind?"""
 
+import contextlib
+import os
 import platform
+import pty
 import re
 import signal
 import time
@@ -81,13 +84,62 @@ def test_a_signal_ends_everything(runner: Runner, program: Program, number: int)
     assert time.monotonic() - started < 15, ended
 
 
+@pytest.mark.parametrize("bare", [False, True], ids=["run", "bare launcher"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_of_the_terminal_or_of_the_batch_system_ends_everything(
+    runner: Runner, program: Program, number: int, bare: bool
+) -> None:
+    """Ctrl-C goes to all processes of the terminal, the launcher and whoever waits for it alike."""
+    script = program(
+        CLIENT + "import time\nfuture = client.submit(time.sleep, 100)\n"
+        "print('begun', flush=True)\nfuture.result()\n"
+    )
+    words = runner.mpi_words(4, script)
+    if bare:
+        python = runner.environment.python
+        words = [*runner.launcher(4), python, "-m", "mpicluster", str(script)]
+    ours, theirs = pty.openpty()
+    process = runner.start(*words, terminal=theirs)
+    os.close(theirs)
+    read = ""
+    while "begun" not in read:
+        read += os.read(ours, 4096).decode()
+    started = time.monotonic()
+    if number == signal.SIGINT:
+        os.write(ours, b"\x03")
+    else:
+        process.send_signal(number)
+    status = process.wait(30)
+    with contextlib.suppress(OSError):  # the end of a terminal is an error
+        while found := os.read(ours, 4096):
+            read += found.decode()
+    os.close(ours)
+    # A launcher has a status of its own, and Open MPI's keeps what the ranks say of the signal.
+    assert status == 128 + number if not bare else status != 0, read
+    assert bare or read.count(signal.Signals(number).name) == 1, read
+    assert "Traceback" not in read
+    runner.assert_nothing_left(10)
+    assert time.monotonic() - started < 15, read
+
+
 TASKS = '''
-import ctypes, os, sys, threading
+import ctypes, os, pathlib, sys, tempfile, threading
 from mpicluster import Client, KilledWorker, RemoteTaskError, TaskSerializationError
 
 class Odd(Exception):
     def __init__(self, one, two):
         super().__init__(one + two)
+
+class Private(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+# Only this process knows the folder: what is defined in it travels by its name.
+folder = tempfile.mkdtemp()
+pathlib.Path(folder, "only_the_client_has_this.py").write_text("def function(): return 1")
+sys.path.append(folder)
+from only_the_client_has_this import function as elsewhere
 
 def raises(): raise KeyError("no such thing")
 def crashes(): ctypes.string_at(0)
@@ -95,14 +147,15 @@ def leaves(): os._exit(7)
 def exits(): sys.exit(5)
 def gives_lock(): return threading.Lock()
 def raises_odd(): raise Odd("a", "b")
-def needs_module():
-    import module_that_only_the_client_has
+def raises_private(): raise Private("with a lock")
 def interrupts(): raise KeyboardInterrupt
 
 client = Client()
-for function in (raises, crashes, leaves, exits, gives_lock, raises_odd, needs_module, interrupts):
+for function in (
+    raises, crashes, leaves, exits, gives_lock, raises_odd, raises_private, elsewhere, interrupts
+):
     error = client.submit(function).exception()
-    print(function.__name__, type(error).__name__, str(error).split(":")[0][:60], sep="|")
+    print(function.__name__, type(error).__name__, " ".join(str(error).split()), sep="|")
 try:
     client.submit(len, threading.Lock())
 except TaskSerializationError as error:
@@ -117,14 +170,37 @@ def test_no_task_takes_the_job_down(runner: Runner, program: Program) -> None:
     rows = dict(line.split("|", 1) for line in ended.stdout.splitlines())
     assert rows["raises"] == "KeyError|'no such thing'", ended
     assert rows["crashes"].startswith("KilledWorker|The task 'crashes' ended the process"), ended
+    assert "SIGSEGV" in rows["crashes"], ended
     assert rows["leaves"].startswith("KilledWorker|The task 'leaves' ended the process"), ended
+    assert "status 7" in rows["leaves"], ended
     assert rows["exits"].startswith("RemoteTaskError|The task called sys.exit(5)"), ended
     assert rows["gives_lock"].startswith("TaskSerializationError|"), ended
     assert rows["raises_odd"].startswith("Odd|"), ended
-    assert rows["needs_module"].startswith("ModuleNotFoundError|"), ended
+    assert rows["raises_private"].startswith("RemoteTaskError|Private: with a lock"), ended
+    assert rows["function"] == "ModuleNotFoundError|No module named 'only_the_client_has_this'"
     assert rows["interrupts"].startswith("RemoteTaskError|"), ended
     assert rows["argument"] == "TaskSerializationError", ended
     assert rows["alive"] == "3", ended
+
+
+def test_a_rank_with_other_versions_is_named_at_the_start(runner: Runner, program: Program) -> None:
+    """The last rank has another numpy first in its path; the job goes on all the same."""
+    package = runner.folder / "other" / "numpy-1.99.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.99.0\n")
+    script = program(CLIENT + (
+        "from mpicluster import VersionMismatchError\n"
+        "try:\n    client.get_versions(check=True)\n"
+        "except VersionMismatchError as error:\n    print(error)\n"
+    ))
+    words = [runner.environment.python, "-m", "mpicluster", str(script)]
+    other = [":", "-n", "1", "env", f"PYTHONPATH={package.parent}", *words]
+    ended = runner.raw_mpi(3, *words, *other)
+    assert ended.status == 0, ended
+    found = rf"numpy is \S+ for the client, but 1\.99\.0 on {platform.node()} \(rank 3\)"
+    assert re.match(found, ended.stdout), ended
+    (warning,) = [line for line in ended.stderr.splitlines() if "warning" in line]
+    assert re.search(found, warning), ended
 
 
 def test_initialize_in_a_script_that_has_its_ranks_changes_nothing(
