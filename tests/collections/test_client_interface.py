@@ -1,13 +1,26 @@
 """Do the client's and the futures' methods mean what they mean in `distributed`?"""
 
+import platform
 import threading
 import time
 
+import dask
 import numpy as np
 import pytest
 
-from mpicluster import Client, LocalCluster, MpiclusterError, as_completed, get_worker, wait
+from mpicluster import (
+    Client,
+    LocalCluster,
+    MpiclusterError,
+    as_completed,
+    futures_of,
+    get_worker,
+    wait,
+)
 from mpicluster.errors import CancelledError, NoValidWorkerError, VersionMismatchError
+from mpicluster.ids import SCHEDULER_RANK
+from mpicluster.messages import encode_bundle
+from mpicluster.transport.local import LocalTransport
 
 
 def slow(seconds, result=None):
@@ -254,6 +267,52 @@ def test_workers_report_their_memory_their_share_of_work_and_what_they_moved():
         assert before.get("busy_s", 0.0) < 1.0
         assert 0.0 < metrics(3)["busy_share"] <= 1.0
         assert metrics(3)["memory_bytes"] > 10_000_000
+
+
+# --- values and displays ---
+
+
+def test_no_value_goes_through_the_scheduler(client, monkeypatch):
+    """Not on its way from the script, between workers, or back; small ones neither."""
+    said = []
+    send = LocalTransport.send
+
+    def note(self, rank, messages):
+        if SCHEDULER_RANK in (rank, self.rank):
+            said.append(encode_bundle(messages))
+        send(self, rank, messages)
+
+    monkeypatch.setattr(LocalTransport, "send", note)
+    for count in (100, 1_000_000):
+        mark = b"a value of its own"
+        value = client.scatter(np.frombuffer(mark * count, dtype=np.uint8), workers=[2])
+        moved = client.submit(np.flip, value, workers=[3])
+        again = client.submit(np.flip, moved, workers=[2])
+        assert again.result().tobytes() == mark * count
+    assert len(said) > 10
+    assert not any(mark in bundle or mark[::-1] in bundle for bundle in said)
+    assert sum(map(len, said)) < 20_000
+
+
+def test_persist_returns_before_anything_is_computed(client):
+    parts = [dask.delayed(slow, pure=False)(0.5, number) for number in range(4)]
+    started = time.monotonic()
+    persisted = client.persist(parts)
+    assert time.monotonic() - started < 0.4
+    assert {future.status for future in futures_of(persisted)} == {"pending"}
+    assert client.gather(client.compute(persisted)) == [0, 1, 2, 3]
+
+
+def test_notebooks_show_roles_ranks_hosts_slots_and_memory(client):
+    future = client.submit(abs, -1, pure=False)
+    wait([future])
+    for shown in (client, client.cluster):
+        text = shown._repr_html_()
+        for word in ("scheduler", "client", "worker", platform.node(), "GiB", "<table>"):
+            assert word in text, (shown, word)
+        assert text.count("<tr>") == text.count("</tr>") >= 3
+    assert "finished" in future._repr_html_()
+    assert future.key in future._repr_html_()
 
 
 # --- the end ---
