@@ -271,7 +271,11 @@ class Queue(Named):
             raise TimeoutError(f"The queue {self.name!r} was full for {timeout} seconds.")
 
     def get(self, timeout: float | str | None = None, batch: bool | int = False) -> Any:
-        """Take the oldest value; `batch=n` takes n of them, `batch=True` all that there are."""
+        """Take the oldest value; wait for one at most `timeout` seconds.
+
+        `batch=n` waits for n values and returns them in a list, `batch=True` returns those that
+        there are now, perhaps none.
+        """
         number = int(not batch) if isinstance(batch, bool) else _count("batch", batch, 1)
         request, answer = self._request("get", number, timeout=timeout)
         if not request:

@@ -245,8 +245,19 @@ class Coordination:
         yield from self._move_items(shared)
 
     def _get(self, shared: Shared, waiting: Waiting) -> Iterator[Reply]:
-        shared.takers.append(waiting)
+        client, request, (count,) = waiting
+        if count:
+            shared.takers.append(waiting)
+        else:  # all that there are, and nobody waits for none
+            yield self._hand_out(shared, client, request, len(shared.items))
         yield from self._move_items(shared)
+
+    def _hand_out(self, shared: Shared, client: ClientId, request: int, count: int) -> Reply:
+        items = [shared.items.popleft() for _ in range(count)]
+        reply = self._hand_over(client, request, items)
+        for _, keys in items:
+            self._let_go(keys)
+        return reply
 
     def _move_items(self, shared: Shared) -> Iterator[Reply]:
         """Let items in while there is room, and out while somebody waits for enough of them."""
@@ -259,16 +270,12 @@ class Coordination:
                 moving = True
                 yield client, request, True
             while shared.takers and shared.items:
-                client, request, arguments = shared.takers[0]
-                count = arguments[0] or len(shared.items)
+                client, request, (count,) = shared.takers[0]
                 if len(shared.items) < count:
                     break
                 shared.takers.popleft()
                 moving = True
-                items = [shared.items.popleft() for _ in range(count)]
-                yield self._hand_over(client, request, items)
-                for _, keys in items:
-                    self._let_go(keys)
+                yield self._hand_out(shared, client, request, count)
 
     # --- variables ---
 

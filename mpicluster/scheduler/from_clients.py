@@ -50,8 +50,7 @@ class FromClients(CoreBase):
             held = client.graphs.setdefault(message.graph, [])
         options = m.TaskOptions.from_columns(message.options)
         group = state.group_for(options)
-        first = state.sequence + 1 - (options.priority << 48)
-        state.sequence += len(message.keys)
+        first = state.first_priority(source, len(message.keys), options.priority)
         payloads, retries = message.payloads, options.retries
         dependencies = message.dependencies
         for index, key in enumerate(message.keys):
@@ -117,7 +116,7 @@ class FromClients(CoreBase):
         state, client = self.state, self._client(source)
         ranks = message.ranks or [-1] * len(message.keys)
         for key, rank in zip(message.keys, ranks, strict=True):
-            task = TaskRecord(key, None, state.next_priority(0))
+            task = TaskRecord(key, None, state.first_priority(source, 1, 0))
             state.tasks[key] = task
             task.wanted_by = client.alone
             client.wants[key] = task

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Any, Final, TypeAlias
 
 from mpicluster.config import Config
-from mpicluster.ids import Attempt, ClientId, FunctionId, Key, NBytes, Rank
+from mpicluster.ids import SLOT_CLIENTS, Attempt, ClientId, FunctionId, Key, NBytes, Rank
 from mpicluster.messages import ErrorColumns, TaskOptions
 from mpicluster.priority_queue import PriorityQueue
 
@@ -262,10 +262,18 @@ class SchedulerState:
         #: News for clients: {client: [task, ...]} now erred.
         self.erred_for: dict[ClientId, list[TaskRecord]] = {}
 
-    def next_priority(self, user_priority: int) -> int:
-        """Return a unique priority: by the user's wish first, then by arrival."""
-        self.sequence += 1
-        return self.sequence - (user_priority << PRIORITY_SHIFT)
+    def first_priority(self, source: ClientId, count: int, user_priority: int) -> int:
+        """Return the first of `count` unique priorities: by the user's wish, then by arrival.
+
+        What tasks have submitted goes before what scripts have, the newest first: its task waits
+        for it, and holds a process as long. In the order of arrival the tasks of a recursion would
+        all wait before the first of them could end.
+        """
+        first = self.sequence + 1
+        self.sequence += count
+        if source >= SLOT_CLIENTS:
+            first = -self.sequence
+        return first - (user_priority << PRIORITY_SHIFT)
 
     def group_for(self, options: TaskOptions) -> "OptionsGroup | None":
         """Return the group of tasks with these restrictions, None if there are none."""

@@ -278,13 +278,17 @@ class WorkerCore:
         self._end_without_value(task)
         self._send(SCHEDULER_RANK, m.TaskErred(task.key, task.attempt, event.error))
 
-    def _on_slot_returned(self, event: e.SlotReturned, _now: float) -> None:
+    def _on_slot_returned(self, event: e.SlotReturned, now: float) -> None:
         slot = self.state.slots[event.slot]
         for ticket in event.tickets:
             task = self._leave_slot(slot, ticket)
             if task is not None and task.state is LocalState.EXECUTING:
                 self._become_ready(task)
-        if slot.tasks:
+        if len(slot.tasks) > 1:  # some could not come back: ask again, less and less often
+            slot.asked = False
+            slot.last_report = now
+            slot.expected_s = min(max(2 * slot.expected_s, SLOT_SILENT_S), UNKNOWN_S)
+        elif slot.tasks:
             slot.expected_s = UNKNOWN_S  # what it executes now lasts longer than was thought
 
     def _on_slot_lost(self, event: e.SlotLost, _now: float) -> None:

@@ -465,7 +465,9 @@ class WorkerLoop:
         if self.memory.is_tight():
             for link in self.pool.links.values():
                 link.kept.forget_all()  # what they map cannot be spilled
-        paused, ended = self.memory.act(now, pids, bool(self.core.state.running))
+        slots = [slot for slot in self.core.state.slots if slot.tasks]
+        waiting = sum(1 for slot in slots if slot.lent)
+        paused, ended = self.memory.act(now, pids, len(slots) > waiting, waiting > 0)
         if paused != self.core.state.paused:
             self.core.state.paused = paused
             self.transport.send(SCHEDULER_RANK, [m.WorkerPaused(paused)])

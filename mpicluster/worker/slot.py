@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
 from mpicluster.errors import TaskSerializationError
@@ -107,6 +108,9 @@ class Slot:
         if not settings.prepared:
             self._ready.set()
         self._lock = threading.Lock()
+        #: Held by the main thread but for the time in which user code runs: then the control thread
+        #: may read the task socket.
+        self._reading = threading.Lock()
         #: (ticket, duration, value) of finished tasks that have not been reported. The control
         #: thread takes from it too; appending to a deque and taking from it are atomic.
         self._done: deque[tuple[int, float, Any]] = deque()
@@ -122,6 +126,7 @@ class Slot:
     def run(self) -> None:
         """Take tasks and run them until the worker is gone."""
         threading.Thread(target=self._listen, name="mpicluster-control", daemon=True).start()
+        self._reading.acquire()
         self._send(self.tasks, p.SlotStarted(os.getpid()))
         while True:
             try:
@@ -143,6 +148,10 @@ class Slot:
         messages = self.reader.read()
         if messages is None:
             return False
+        self._take(messages)
+        return True
+
+    def _take(self, messages: list[Any]) -> None:
         for message in messages:
             if isinstance(message, p.RunTasks):
                 self._half_reported = False
@@ -165,7 +174,6 @@ class Slot:
                     self._held.pop(ticket, None)
             elif isinstance(message, p.SetUp):
                 self._set_up(message.codes)
-        return True
 
     def _set_up(self, codes: list[bytes]) -> None:
         """Run what clients want in every slot; it went well in others, so tasks may run anyway."""
@@ -198,8 +206,14 @@ class Slot:
                 share = function in self.reads_only
                 inputs = [self._load_input(found, mappings, share) for found in inputs]
             args, kwargs = load_call(payload, inputs)
-            value = called(*args, **kwargs)
-            self._end_if_forked()
+            self._reading.release()
+            try:
+                value = called(*args, **kwargs)
+                if type(value) is CoroutineType:
+                    value = _await(value)
+            finally:
+                self._end_if_forked()
+                self._reading.acquire()
             del inputs, args, kwargs
             plain = type(value) in PLAIN_RESULTS
             stored = pickle.dumps(value, 5) if plain else self._store(task, value)
@@ -416,7 +430,12 @@ class Slot:
         os._exit(0)
 
     def _give_back(self) -> None:
-        """Report, and return the tasks that the main thread has not taken."""
+        """Report, and return the tasks that the main thread has not taken, and what is still in the
+        socket while that runs user code.
+        """
+        if self._reading.acquire(blocking=False):
+            self._take(self.reader.read_all())
+            self._reading.release()
         returned = []
         while self.queue:
             try:
@@ -424,8 +443,7 @@ class Slot:
             except IndexError:
                 break
         self.report()
-        if returned:
-            self._send(self.tasks, p.TasksReturned(returned))
+        self._send(self.tasks, p.TasksReturned(returned))
 
     def _run_now(self, message: p.RunNow) -> None:
         self._ready.wait()  # what was wanted earlier must not come later
@@ -445,6 +463,13 @@ def _closes(mapping: mmap.mmap) -> bool:
     except BufferError:
         return False
     return True
+
+
+def _await(coroutine: Any) -> Any:
+    """Run what a call of an `async` function has given to its end, in an event loop of its own."""
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def _map_privately(fd: int, nbytes: int, offset: int) -> mmap.mmap:

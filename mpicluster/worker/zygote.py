@@ -30,6 +30,9 @@ from mpicluster.worker.slot import SlotSettings
 from mpicluster.worker.task_output import divert_output
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+#: So long a zygote tries to end what is below it, in seconds.
+END_S = 1.0
 #: A slot is the first that the kernel takes when memory is short, long before its rank.
 OOM_SCORE_ADJ = 800
 PACKET_BYTES = 1 << 20
@@ -117,9 +120,7 @@ class Zygote:
                     self._end_worker()
                     return
         finally:
-            for pid in self.children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            end_descendants()
 
     def _serve(self) -> bool:
         try:
@@ -176,8 +177,31 @@ class Zygote:
             index = self.children.pop(pid, None)
             if index is not None:
                 ended = SlotEnded(index, pid, os.waitstatus_to_exitcode(wait_status))
-                with contextlib.suppress(BrokenPipeError):  # the worker has just left
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just left
                     self.worker.send(pickle.dumps(ended))
+
+
+def end_descendants() -> None:
+    """End the slots, and what their tasks have started and left behind.
+
+    A launcher waits for everybody who could still write into the job's output.
+    """
+    import psutil
+
+    end = time.monotonic() + END_S
+    while (left := psutil.Process().children(recursive=True)) and time.monotonic() < end:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.002)
+
+
+def adopt_descendants() -> None:
+    """Become the parent of what slots leave behind (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:
@@ -189,9 +213,10 @@ def main(arguments: list[str]) -> None:
     """Import what tasks commonly need, then fork slots."""
     fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2]
     patience_s = float(arguments[3])
-    die_with_parent()
+    # That its worker is gone it hears by the socket: it has something left to do then.
     if os.getppid() != parent:
         return
+    adopt_descendants()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in modules.split(","):
         with contextlib.suppress(ImportError):

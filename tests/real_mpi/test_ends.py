@@ -287,6 +287,29 @@ def test_slots_end_with_their_rank(runner: Runner, program: Program) -> None:
     assert ended.seconds < 40, ended
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_what_tasks_have_started_ends_with_the_job(
+    runner: Runner, program: Program, number: int | None
+) -> None:
+    """A launcher waits for all that could still write into the job's output."""
+    script = program(
+        CLIENT + "import subprocess, sys, time\n"
+        "def start():\n"
+        "    subprocess.Popen(['sleep', '300'])\n"
+        "    subprocess.Popen('setsid sleep 301 & sleep 302 & exit', shell=True).wait()\n"
+        "client.submit(start).result()\nprint('begun', flush=True)\n"
+        "time.sleep(300 * int(sys.argv[1]))\n"
+    )
+    process = runner.start(*runner.mpi_words(4, script, str(int(number is not None))))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    if number is not None:
+        process.send_signal(number)
+    ended = runner.wait(30)
+    assert ended.status == (0 if number is None else 128 + number), ended
+    runner.assert_nothing_left(5)
+
+
 def test_a_job_that_is_killed_leaves_nothing_in_shared_memory(
     runner: Runner, program: Program
 ) -> None:

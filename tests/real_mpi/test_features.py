@@ -118,6 +118,40 @@ with Client() as client:
     check(runner, script, ["34", "[0, 1, 2, 3, 4, 5] True"])
 
 
+def test_recursion_needs_no_more_processes_than_its_depth(
+    runner: Runner, program: Program
+) -> None:
+    """What tasks submit runs first, the newest first; in the order of arrival hundreds would wait.
+
+    A worker counted what its slots share with each other once for each of them, and paused for ever.
+    """
+    script = program(
+        """
+from mpicluster import Client, worker_client
+
+def fibonacci(n):
+    if n < 2:
+        return n
+    with worker_client() as client:
+        parts = [client.submit(fibonacci, n - back, pure=False) for back in (1, 2)]
+        return sum(client.gather(parts))
+
+def nested(depth):
+    if not depth:
+        return 0
+    with worker_client() as client:
+        return client.submit(nested, depth - 1, pure=False).result() + 1
+
+with Client() as client:
+    print(client.submit(fibonacci, 13).result())
+    print(client.submit(nested, 100).result())
+"""
+    )
+    options = ["--slots", "1", "--memory-limit", "2GB"]
+    ended = runner.run(*runner.mpi_words(4, script, options=options), timeout=100)
+    assert (ended.status, ended.stdout.split()) == (0, ["233", "100"]), ended
+
+
 def test_placement_priorities_and_retries(runner: Runner, program: Program) -> None:
     script = program(
         """

@@ -123,8 +123,9 @@ class Cluster:
             return False
         happened = any(slot.sent for slot in worker.slots)
         for slot in worker.slots:
-            while slot.inbox or (slot.queue and slot.current is None):
-                worker.slot_step(slot, report_late=False)
+            while worker.give_back(slot) or slot.inbox or (slot.queue and slot.current is None):
+                if slot.inbox or slot.current is None:
+                    worker.slot_step(slot, report_late=False)
                 happened = True
         if happened:
             self._turn_worker(worker, [])

@@ -218,14 +218,9 @@ class SimWorker:
 
     def slot_step(self, slot: SimSlot, report_late: bool) -> None:
         """Let a slot do one thing; with `report_late` it keeps results while it has more to do."""
+        self.give_back(slot)
         if slot.inbox:
-            batch = slot.inbox.popleft()
-            if batch is None:
-                self._report(slot)
-                slot.sent.append(e.SlotReturned(slot.index, [run.ticket for run in slot.queue]))
-                slot.queue.clear()
-            else:
-                slot.queue.extend(batch)
+            slot.queue.extend(slot.inbox.popleft() or ())
         elif slot.current is not None:
             slot.steps_left -= 1
             if slot.steps_left <= 0:
@@ -238,6 +233,17 @@ class SimWorker:
             self.world.executing(self.rank, slot.current.key)
         else:
             self._report(slot)
+
+    def give_back(self, slot: SimSlot) -> bool:
+        """Let a slot answer if it is asked to; a thread of its own does it, beside its task."""
+        asked = False
+        while slot.inbox and slot.inbox[0] is None:
+            asked = True
+            slot.inbox.popleft()
+            self._report(slot)
+            slot.sent.append(e.SlotReturned(slot.index, [run.ticket for run in slot.queue]))
+            slot.queue.clear()
+        return asked
 
     def _report(self, slot: SimSlot) -> None:
         if slot.done:

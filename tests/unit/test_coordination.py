@@ -83,6 +83,14 @@ def test_a_queue_keeps_order_and_room() -> None:
     assert ask(1, "queue", "get", 0) == [(1, 6, [[b"c"], False])]
 
 
+def test_all_of_a_queue_may_be_nothing() -> None:
+    ask = Asked()
+    assert ask(1, "queue", "get", 0) == [(1, 1, [[], False])]
+    assert ask(2, "queue", "get", 2) == []
+    assert ask(2, "queue", "put", b"a", [], 0) == [(2, 3, True)]
+    assert ask(1, "queue", "get", 0) == [(1, 4, [[b"a"], False])]
+
+
 def test_the_first_limit_of_a_queue_counts() -> None:
     ask = Asked()
     assert ask(1, "queue", "put", b"a", [], 0) == [(1, 1, True)]  # it names no limit

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -290,12 +291,49 @@ def test_size_classes_waste_at_most_an_eighth(nbytes: int) -> None:
     assert nbytes <= capacity <= max(PAGE, nbytes + nbytes // 8 + PAGE)
 
 
+def watch_of(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, resident: int, own: int
+) -> memory_watch.MemoryWatch:
+    """Return the watch of a worker with 100 MB whose processes all have the same size."""
+    monkeypatch.setattr(memory_watch, "resident_nbytes", lambda _: resident)
+    monkeypatch.setattr(memory_watch, "own_nbytes", lambda _: own)
+    store = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: folder)
+    return memory_watch.MemoryWatch(CONFIG, 100_000_000, store)
+
+
+def test_what_slots_share_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a hundred slots seemed to have all that it had not changed since it was forked."""
+    watch = watch_of(monkeypatch, tmp_path, resident=20_000_000, own=600_000)
+    assert watch.act(0.0, dict.fromkeys(range(100), 1)) == (False, None)
+    assert watch.usage.total == 101 * 600_000
+
+
+def test_measuring_takes_a_small_part_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = watch_of(monkeypatch, tmp_path, resident=90_000_000, own=1)
+    monkeypatch.setattr(memory_watch, "own_nbytes", lambda _: time.sleep(0.01) or 1)
+    watch.act(1000.0, {0: 1})
+    due = [after for after in (0.05, 0.1, 0.3, 0.39, 60.0) if watch.is_due(1000.0 + after, True)]
+    assert due == [60.0]
+
+
+def test_a_worker_whose_tasks_all_wait_for_others_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may wait for tasks that only this worker can take."""
+    watch = watch_of(monkeypatch, tmp_path, resident=45_000_000, own=45_000_000)
+    found = [
+        watch.act(now, {0: 1}, busy, waiting=True)[0]
+        for now, busy in ((0.0, True), (0.1, False), (0.5, False), (0.7, False), (0.8, True))
+    ]
+    assert found == [True, True, True, False, True]
+
+
 def test_a_worker_that_its_own_processes_pause_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory_watch, "private_nbytes", lambda _: 45_000_000)
-    store = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: tmp_path)
-    watch = memory_watch.MemoryWatch(CONFIG, 100_000_000, store)
+    watch = watch_of(monkeypatch, tmp_path, resident=45_000_000, own=45_000_000)
     watch.act(0.0, {0: 1}, busy=True)
     for now in (10.0, 11.0):
         assert watch.act(now, {0: 1}, busy=False) == (True, None)

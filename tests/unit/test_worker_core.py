@@ -247,6 +247,26 @@ def test_silent_slot_is_asked_at_its_deadline() -> None:
     env.nothing_left()
 
 
+def test_slot_that_could_not_give_a_task_back_is_asked_again() -> None:
+    """Rarely at last: the task may lie behind one that lasts for hours."""
+    env = WorkerEnvironment()
+    env.core.state.durations[1] = 1e-6
+    env.turn(compute(A, B))
+    env.effects.clear()
+    pauses = []
+    for _ in range(9):
+        deadline = env.core.next_deadline()
+        assert deadline is not None
+        pauses.append(round(deadline - env.now, 4))
+        env.now = deadline + 1e-9
+        env.turn()
+        assert env.effect(e.AskSlot).slot == 0
+        env.turn(e.SlotReturned(0, []))
+    assert pauses[1] < 0.03
+    assert pauses == sorted(pauses)
+    assert pauses[-2:] == [0.51, 0.51]
+
+
 def test_slot_is_given_time_for_all_of_its_tasks_before_it_counts_as_silent() -> None:
     env = WorkerEnvironment()
     env.core.state.durations[1] = 0.02
