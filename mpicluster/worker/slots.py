@@ -93,6 +93,8 @@ def spawn_zygote(
             ",".join(modules), str(patience_s),
         ],
         pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment,
+        # A launcher ends the whole group of a rank, and this process has something left to do then.
+        process_group=0,
     )  # fmt: skip
     theirs.close()
     return Zygote(process, ours)

@@ -123,7 +123,7 @@ def test_recursion_needs_no_more_processes_than_its_depth(
 ) -> None:
     """What tasks submit runs first, the newest first; in the order of arrival hundreds would wait.
 
-    A worker counted what its slots share with each other once for each of them, and paused for ever.
+    A worker counted what its slots share once for each of them, and paused for ever.
     """
     script = program(
         """
