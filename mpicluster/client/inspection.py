@@ -40,9 +40,11 @@ class Inspection(ClientBase):
             return {}
         return {self._name(key): found for key, found in self.ask(question, keys).items()}
 
-    def _name(self, key: Key) -> Hashable:
+    def _name(self, key: Key, otherwise: Hashable = None) -> Hashable:
         record = self._loop.core.records.get(key)
-        return record.name if record is not None else key
+        if record is not None:
+            return record.name
+        return key if otherwise is None else otherwise
 
     def who_has(self, futures: Any = None) -> dict[Hashable, list[Rank]]:
         """Return {key: ranks of the workers that hold its value}, for some or all values.
@@ -57,9 +59,15 @@ class Inspection(ClientBase):
         return {rank: [self._name(key) for key in keys] for rank, keys in found.items()}
 
     def processing(self, workers: Any = None) -> dict[Rank, list[Hashable]]:
-        """Return {rank: keys of the tasks that it has been given and has not finished}."""
+        """Return {rank: keys of the tasks that it has been given and has not finished}.
+
+        Those that are of another client, or only needed for others, have a number after the prefix.
+        """
         found = self.ask("processing", self._ranks(workers))
-        return {rank: [self._name(key) for key in keys] for rank, keys in found.items()}
+        return {
+            rank: [self._name(key, f"{prefix}-{key}") for key, prefix in rows]
+            for rank, rows in found.items()
+        }
 
     def nbytes(self, keys: Any = None, summary: bool = True) -> dict[Hashable, int]:
         """Return how many bytes some or all values have: {prefix: their sum}, or {key: bytes}

@@ -6,6 +6,7 @@ run it in each slot that takes another's place, before its first task.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ class Plugins(Everywhere):
             raise TypeError(
                 f"{plugin!r} was to be registered, but it has no method `setup(worker)`. Derive it "
                 "from WorkerPlugin; the scheduler and the ranks themselves take no plugins."
+            )
+        if callable(getattr(plugin, "transition", None)):
+            warnings.warn(
+                f"{type(plugin).__name__}.transition is never called: a WorkerPlugin of mpicluster "
+                "has `setup` and `teardown`.",
+                stacklevel=2,
             )
         name = name or getattr(plugin, "name", None) or uuid4().hex
         if idempotent:

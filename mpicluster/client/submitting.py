@@ -44,7 +44,8 @@ class Submitting(Moving):
         """Run `func(*args, **kwargs)` on a worker and return its future.
 
         Futures among the arguments, also inside containers, stand for their values. With `pure`,
-        an equal call that is still known shares one task; say `pure=False` for functions that
+        an equal call of this client that is still known shares one task (calls of other clients,
+        and inside tasks, have tasks of their own); say `pure=False` for functions that
         give another result each time. `workers` are ranks or host names, with
         `allow_other_workers` those that are preferred, `resources` what the task holds of each
         worker's, `retries` how often it may raise, and of two tasks that could run the one with

@@ -239,6 +239,7 @@ def submit_graph(
     """Send what the graph's `names` need and return their futures."""
     graph, annotations = materialize(dsk, options.get("annotations") or {})
     _refuse_p2p(graph)
+    _refuse_disk(graph)
     common = {**(dask.get_annotations() or {}), **options}
     with client.lock:
         return GraphSubmission(client, graph, annotations, common).run(names)
@@ -254,6 +255,16 @@ def _refuse_p2p(graph: Mapping[Hashable, Any]) -> None:
             "workers know. Leave the method out, or say shuffle_method='tasks' (DataFrame) or "
             "method='tasks' (rechunk)."
         )
+
+
+def _refuse_disk(graph: Mapping[Hashable, Any]) -> None:
+    """Refuse a shuffle whose tasks meet in a file of one host, which they leave there."""
+    for key in graph:
+        if type(key) is tuple and len(key) == 1 and str(key[0]).startswith("zpartd-"):
+            raise MpiclusterError(
+                "The graph shuffles with the method 'disk', whose tasks would all have to run on "
+                "one host. Leave the method out, or say shuffle_method='tasks'."
+            )
 
 
 def materialize(

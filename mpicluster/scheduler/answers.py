@@ -15,7 +15,10 @@ def answer(state: SchedulerState, question: str, arguments: list[Any]) -> Any:
     if question == "has_what":
         return {rank: list(worker.has_what) for rank, worker in _chosen(state, arguments)}
     if question == "processing":
-        return {rank: list(worker.processing) for rank, worker in _chosen(state, arguments)}
+        return {
+            rank: [[key, task.prefix] for key, task in worker.processing.items()]
+            for rank, worker in _chosen(state, arguments)
+        }
     if question == "nbytes":
         return {key: task.nbytes for key, task in _tasks(state, arguments)}
     if question == "nbytes_of_prefixes":

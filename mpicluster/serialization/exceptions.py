@@ -41,9 +41,16 @@ def _to_error(error: BaseException, rank: int, host: str) -> ErrorColumns:
     trace = error.__traceback__
     text = "".join(traceback.format_exception(error))[-TEXT_MAX:]
     return [
-        _pickled(error, CHAIN_MAX), type(error).__name__, _clean(str(error)[:TEXT_MAX]),
+        _pickled(error, CHAIN_MAX), type(error).__name__, _clean(_text_of(error)[:TEXT_MAX]),
         _pickled_trace(trace), _clean(text), rank, host,
     ]  # fmt: skip
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as problem:  # noqa: BLE001  (the user's own __str__)
+        return f"its text cannot be shown ({type(problem).__name__})"
 
 
 def _clean(text: str) -> str:

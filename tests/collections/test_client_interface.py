@@ -1,19 +1,26 @@
 """Do the client's and the futures' methods mean what they mean in `distributed`?"""
 
+import asyncio
 import platform
 import threading
 import time
+import traceback
 
 import dask
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
 import pytest
 
 from mpicluster import (
     Client,
     LocalCluster,
     MpiclusterError,
+    Queue,
+    WorkerPlugin,
     as_completed,
     futures_of,
+    get_client,
     get_worker,
     wait,
 )
@@ -78,6 +85,74 @@ def test_where_values_and_tasks_are(client):
     assert client.processing() == {2: [], 3: [running.key]}
     assert client.who_has([here]) == {here.key: [2]}
     assert client.has_what() == {2: [here.key], 3: []}
+
+
+def parent():
+    child = get_client().submit(slow, 1.5, pure=False)
+    return child.result()
+
+
+def test_tasks_of_tasks_are_listed_by_what_they_run(client):
+    future = client.submit(parent, pure=False)
+
+    def listed():
+        return sorted(name for names in client.processing().values() for name in names)
+
+    assert client.wait_until(lambda: len(listed()) == 2, 5)
+    first, second = listed()
+    assert first == future.key
+    assert second.startswith("slow-")
+    del future
+
+
+def test_a_queue_gives_all_that_there_is(client):
+    queue = Queue("all of it", client)
+    assert queue.get(batch=True, timeout=5) == []
+    queue.put(1)
+    queue.put(2)
+    assert queue.get(batch=True, timeout=5) == [1, 2]
+
+
+async def twice(number):
+    await asyncio.sleep(0.01)
+    return 2 * number
+
+
+def test_async_functions_run_as_tasks(client):
+    assert client.gather(client.map(twice, [1, 2])) == [2, 4]
+    assert client.submit(twice, "a").result() == "aa"
+
+
+class UnreadableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_an_exception_without_a_text_keeps_the_rest(client):
+    def fail_unreadably():
+        raise UnreadableError
+
+    future = client.submit(fail_unreadably)
+    assert type(future.exception()).__name__ in ("UnreadableError", "RemoteTaskError")
+    names = [entry.name for entry in traceback.extract_tb(future.traceback())]
+    assert names[-1] == "fail_unreadably"
+
+
+def test_a_shuffle_on_disk_is_refused(client):
+    frame = dd.from_pandas(pd.DataFrame({"k": range(10)}), npartitions=2)
+    with pytest.raises(MpiclusterError, match="method 'disk'"):
+        frame.shuffle("k", shuffle_method="disk").compute()
+
+
+class Watching(WorkerPlugin):
+    def transition(self, key, start, finish):
+        raise AssertionError
+
+
+def test_a_plugin_that_wants_transitions_is_warned_of(client):
+    with pytest.warns(UserWarning, match=r"Watching.transition is never called"):
+        client.register_plugin(Watching(), name="watching")
+    client.unregister_worker_plugin("watching")
 
 
 def test_urgent_tasks_of_one_client_run_first(client):

@@ -117,6 +117,7 @@ def test_an_uploaded_module_is_imported_everywhere_and_lies_nowhere(client, tmp_
         client.submit(call, 7).result()
     shown = "".join(traceback.format_exception(caught.value))
     assert 'File "<uploaded uploaded_once.py>", line 2, in twice' in shown
+    del caught
 
 
 def test_an_uploaded_archive_can_be_replaced(client, tmp_path):
