@@ -24,6 +24,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from mpicluster.worker import slot
 from mpicluster.worker.slot import SlotSettings
@@ -99,12 +100,14 @@ class Zygote:
         self._patience_s = patience_s
         self._watch = Watch(patience_s)
         self.children: dict[int, int] = {}
+        self._told_to_end = False
 
     def run(self) -> None:
-        """Serve the worker until it is gone, then end all slots."""
+        """Serve the worker until it is gone, or until told to end; then end all slots."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._tell_to_end)
         worker_fd = self.worker.fileno()
         try:
             while True:
@@ -114,6 +117,8 @@ class Zygote:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake_read, 4096)
                     self._reap()
+                if self._told_to_end:
+                    return
                 if worker_fd in ready and not self._serve():
                     return
                 if self._patience_s and self._watch.is_over(time.monotonic()):
@@ -121,6 +126,9 @@ class Zygote:
                     return
         finally:
             end_descendants()
+
+    def _tell_to_end(self, _number: int, _frame: FrameType | None) -> None:
+        self._told_to_end = True
 
     def _serve(self) -> bool:
         try:
@@ -155,7 +163,8 @@ class Zygote:
         try:
             die_with_parent()
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             self.worker.close()
             with contextlib.suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
@@ -204,16 +213,20 @@ def adopt_descendants() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent ends (prctl(2),
+    PR_SET_PDEATHSIG).
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def main(arguments: list[str]) -> None:
     """Import what tasks commonly need, then fork slots."""
     fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2]
     patience_s = float(arguments[3])
-    # That its worker is gone it hears by the socket: it has something left to do then.
+    # Something that can be caught: there are processes to end then. The socket tells it too, unless
+    # a child of the worker has it still open.
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         return
     adopt_descendants()

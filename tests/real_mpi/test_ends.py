@@ -310,6 +310,29 @@ def test_what_tasks_have_started_ends_with_the_job(
     runner.assert_nothing_left(5)
 
 
+def test_a_script_that_is_killed_takes_its_local_cluster_along(
+    runner: Runner, program: Program
+) -> None:
+    """Also where a child that it has forked keeps its sockets open."""
+    script = program(
+        "import os, subprocess, time\nfrom mpicluster import Client\n"
+        "def start():\n    subprocess.Popen(['sleep', '300'])\n"
+        "client = Client(n_workers=1)\nclient.submit(start).result()\n"
+        "if os.fork() == 0:\n    time.sleep(12)\n    os._exit(0)\n"
+        "print('begun', flush=True)\ntime.sleep(300)\n"
+    )
+    process = runner.start(runner.environment.python, str(script))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.kill()
+    deadline = time.monotonic() + 8
+    while len(runner.left()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(runner.left()) <= 1  # the child
+    runner.wait(30)
+    runner.assert_nothing_left(10)
+
+
 def test_a_job_that_is_killed_leaves_nothing_in_shared_memory(
     runner: Runner, program: Program
 ) -> None:
