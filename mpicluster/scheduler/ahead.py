@@ -7,11 +7,13 @@ send each other the results that they have promised, and the scheduler only hear
 becomes of an input, the worker reports the task as one whose inputs are missing.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+from mpicluster.config import Config
 from mpicluster.scheduler.records import TaskRecord, TaskState, WorkerRecord
 
 #: A worker has at most so many tasks per slot before anything goes to it in this way.
@@ -22,7 +24,7 @@ LOOKED_AT_MAX: Final = 16
 
 
 def next_ahead(
-    begin: Iterable[WorkerRecord], promise_s: float
+    begin: Iterable[WorkerRecord], config: Config
 ) -> Iterable[tuple[TaskRecord, WorkerRecord]]:
     """Yield tasks and the workers that they should go to.
 
@@ -31,6 +33,7 @@ def next_ahead(
     longer than `promise_s` are waited for: then the way through the scheduler hardly counts, and it
     can still choose the place when they are made.
     """
+    promise_s = config.promise_s
     todo: deque[TaskRecord] = deque()
     for worker in begin:
         if not is_full(worker):
@@ -45,7 +48,7 @@ def next_ahead(
                 or len(dependent.dependencies) > LOOKED_AT_MAX
             ):
                 continue
-            place = place_of_inputs(dependent, promise_s)
+            place = place_of_inputs(dependent, config)
             if place is not None and not place.paused and not is_full(place):
                 yield dependent, place
                 todo.append(dependent)
@@ -56,9 +59,13 @@ def is_full(worker: WorkerRecord) -> bool:
     return len(worker.processing) >= TASKS_PER_SLOT_MAX * worker.slots
 
 
-def place_of_inputs(task: TaskRecord, promise_s: float) -> WorkerRecord | None:
-    """Return the worker that has or makes most of a task's inputs; None: one is not under way."""
-    held: dict[WorkerRecord, int] = {}
+def place_of_inputs(task: TaskRecord, config: Config) -> WorkerRecord | None:
+    """Return that of the workers that have or make a task's inputs which could begin it first;
+    None: one of them is not under way.
+    """
+    promise_s = config.promise_s
+    held: dict[WorkerRecord, list[int]] = {}
+    total = 0
     for dependency in task.dependencies:
         worker = dependency.processing_on
         if worker is not None:
@@ -70,5 +77,16 @@ def place_of_inputs(task: TaskRecord, promise_s: float) -> WorkerRecord | None:
             worker, nbytes = dependency.who_has[0], dependency.nbytes
         else:
             return None
-        held[worker] = held.get(worker, 0) + nbytes + 1
-    return max(held, key=lambda worker: (held[worker], -len(worker.processing)), default=None)
+        total += nbytes
+        found = held.setdefault(worker, [0, 0])
+        found[0] += 1
+        found[1] += nbytes
+    best, best_s = None, math.inf
+    for worker, (count, nbytes) in held.items():
+        start_s = worker.duration_sum_s / worker.slots
+        if count < len(task.dependencies):
+            missing = total - nbytes
+            start_s += config.fetch_latency_s + missing / config.bandwidth_bytes_per_s
+        if start_s < best_s:
+            best, best_s = worker, start_s
+    return best

@@ -57,9 +57,8 @@ def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
         send_ahead(state, assigned)
     if state.idle and state.with_local:
         move_to_idle(state, assigned)
-    promise_s = state.config.promise_s
-    if promise_s and not len(state.ready) and not state.with_local:
-        for task, worker in next_ahead({**touched, **dict.fromkeys(assigned)}, promise_s):
+    if state.config.promise_s and not len(state.ready) and not state.with_local:
+        for task, worker in next_ahead({**touched, **dict.fromkeys(assigned)}, state.config):
             give(state, [task], worker, assigned)
             note_room(state, worker)
     return assigned

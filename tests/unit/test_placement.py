@@ -1,6 +1,7 @@
 """How many of the ready tasks does a worker get, and when?"""
 
 from mpicluster import messages as m
+from mpicluster.messages import TaskOptions
 from tests.unit.core_environment import CLIENT, SchedulerEnvironment
 
 
@@ -60,3 +61,20 @@ def test_long_tasks_leave_one_by_one() -> None:
     env.submit(*(f"t{number}" for number in range(200)))
     counts = [len(env.take(rank, m.ComputeTasks).keys) for rank in env.ranks]
     assert counts == [2] * 100
+
+
+def test_what_goes_ahead_goes_where_it_could_begin_first() -> None:
+    """A few bytes more on one worker must not draw all that follows there."""
+    env = SchedulerEnvironment(workers=2, promise_s=10)
+    env.have("x", rank=3)
+    env.have("y", rank=4)
+    env.core.state.functions[1].duration_s = 0.001
+    env.submit("a", options=TaskOptions(workers=(3,)))
+    env.submit("b", options=TaskOptions(workers=(4,)))
+    names = [f"t{number}" for number in range(6)]
+    env.submit(*names, needs=["a", "b"])
+    given = {rank: env.core.state.workers[rank].ahead for rank in (3, 4)}
+    assert given == {3: 3, 4: 3}
+    # All of the inputs on one worker: the others would have to fetch them.
+    env.submit("c", needs=["a"])
+    assert env.task("c").processing_on is env.core.state.workers[3]
