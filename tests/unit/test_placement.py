@@ -1,8 +1,9 @@
 """How many of the ready tasks does a worker get, and when?"""
 
 from mpicluster import messages as m
+from mpicluster.ids import first_number, slot_client
 from mpicluster.messages import TaskOptions
-from tests.unit.core_environment import CLIENT, SchedulerEnvironment
+from tests.unit.core_environment import CLIENT, NBYTES, SchedulerEnvironment
 
 
 def test_a_worker_gets_more_when_half_of_what_is_ahead_is_missing() -> None:
@@ -61,6 +62,27 @@ def test_long_tasks_leave_one_by_one() -> None:
     env.submit(*(f"t{number}" for number in range(200)))
     counts = [len(env.take(rank, m.ComputeTasks).keys) for rank in env.ranks]
     assert counts == [2] * 100
+
+
+def test_what_tasks_submit_runs_first_and_the_newest_of_it_before_all() -> None:
+    """In the order of arrival all tasks of a recursion would wait before the first could end."""
+    env = SchedulerEnvironment()
+    inside = slot_client(3, 1)
+    env.say(3, m.WorkerPaused(True))
+    env.submit("plain")
+    env.say(inside, m.DefineFunctions([2], ["g"], [b"code"]))
+    for first in (1, 3):
+        keys = [first_number(inside) + first, first_number(inside) + first + 1]
+        env.say(inside, m.SubmitTasks(keys, [2, 2], [b"", b""], [], b"\1\1", None))
+    env.submit("urgent", options=TaskOptions(priority=1))
+    env.say(3, m.WorkerPaused(False))
+    order = []
+    while len(order) < 6:
+        for key in env.take(3, m.ComputeTasks).keys:
+            order.append(key)
+            env.say(3, m.TasksFinished([key], [1], [NBYTES], [0.1]))
+    own = [first_number(inside) + number for number in (3, 4, 1, 2)]
+    assert order == [env.key("urgent"), *own, env.key("plain")]
 
 
 def test_what_goes_ahead_goes_where_it_could_begin_first() -> None:
