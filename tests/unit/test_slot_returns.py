@@ -44,6 +44,12 @@ class SlotProcess:
             [pickle.dumps((args, {}))], [[]], [f"task {ticket}"],
         )]))  # fmt: skip
 
+    def await_begin(self, ticket: int) -> None:
+        board = p.Board(self.board)
+        while board.read(0) != ticket:
+            time.sleep(0.001)
+        time.sleep(0.1)  # it has still to be unpickled
+
     def ask(self) -> None:
         self.control.sendall(p.pack([p.ReportNow()]))
 
@@ -74,8 +80,8 @@ def slot() -> Iterator[SlotProcess]:
 
 def test_what_is_still_in_the_socket_comes_back_too(slot: SlotProcess) -> None:
     """A task that waited for others never ended, since one of those lay behind it, unread."""
-    slot.run(1, time.sleep, 0.5)
-    time.sleep(0.1)
+    slot.run(1, time.sleep, 1.0)
+    slot.await_begin(1)
     slot.run(2, abs, -2)
     slot.ask()
     assert slot.take(p.TasksReturned).tickets == [2]
@@ -87,8 +93,8 @@ def test_what_is_still_in_the_socket_comes_back_too(slot: SlotProcess) -> None:
 
 def test_a_slot_that_has_nothing_to_give_back_says_so(slot: SlotProcess) -> None:
     """Or its worker would never ask again."""
-    slot.run(1, time.sleep, 0.2)
-    time.sleep(0.05)
+    slot.run(1, time.sleep, 1.0)
+    slot.await_begin(1)
     slot.ask()
     assert slot.take(p.TasksReturned).tickets == []
     slot.ask()
