@@ -19,7 +19,7 @@ def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]
     free_slots = sum(worker.free_slots() for worker in state.idle)
     behind = [
         worker for worker in state.working
-        if len(worker.processing) - worker.stealing > worker.slots
+        if waiting_tasks(worker) > 0
         and waits_too_long(state, worker)
     ]  # fmt: skip
     behind.sort(key=lambda worker: (-worker.queued_s(), worker.rank))
@@ -31,6 +31,14 @@ def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]
             chosen[worker] = tasks
             free_slots -= len(tasks)
     return chosen
+
+
+def waiting_tasks(worker: WorkerRecord) -> int:
+    """Return how many tasks have no slot. Those that wait for inputs being made need none yet: a
+    worker that counted as behind for them lost the task that it was fetching inputs for, again and
+    again.
+    """
+    return len(worker.processing) - worker.ahead - worker.stealing - worker.slots
 
 
 def waits_too_long(state: SchedulerState, worker: WorkerRecord) -> bool:
@@ -49,7 +57,7 @@ def steal_from(
 
     Short tasks go in handfuls: one per free slot would be started at once and asked for again.
     """
-    waiting = len(worker.processing) - worker.stealing - worker.slots
+    waiting = waiting_tasks(worker)
     mean_s = worker.duration_sum_s / max(len(worker.processing), 1)
     handful = max(1, int(state.config.steal_after_s / max(mean_s, 1e-6)))
     count = min(max(waiting // 2, 1), free_slots * handful, STEAL_MAX)

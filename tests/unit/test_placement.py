@@ -100,3 +100,17 @@ def test_what_goes_ahead_goes_where_it_could_begin_first() -> None:
     # All of the inputs on one worker: the others would have to fetch them.
     env.submit("c", needs=["a"])
     assert env.task("c").processing_on is env.core.state.workers[3]
+
+
+def test_tasks_that_wait_for_inputs_do_not_make_a_worker_one_that_is_behind() -> None:
+    """It lost the task whose inputs it was fetching, got it again, and lost it again (seed 200118)."""
+    env = SchedulerEnvironment(workers=2, promise_s=10)
+    env.submit("a")
+    worker = env.task("a").processing_on
+    assert worker is not None
+    env.take(worker.rank, m.ComputeTasks)
+    env.submit("b", "c", "d", needs=["a"])
+    assert len(env.take(worker.rank, m.ComputeTasks).keys) == worker.ahead == 3
+    env.now = 100.0
+    env.decide()
+    env.nothing_left()
