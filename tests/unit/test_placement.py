@@ -103,7 +103,7 @@ def test_what_goes_ahead_goes_where_it_could_begin_first() -> None:
 
 
 def test_tasks_that_wait_for_inputs_do_not_make_a_worker_one_that_is_behind() -> None:
-    """It lost the task whose inputs it was fetching, got it again, and lost it again (seed 200118)."""
+    """It lost the task whose inputs it fetched, got it again, and lost it again (seed 200118)."""
     env = SchedulerEnvironment(workers=2, promise_s=10)
     env.submit("a")
     worker = env.task("a").processing_on
