@@ -75,7 +75,7 @@ class _TaskFuture(futures.Future[Any]):
         if error is None:
             try:
                 self.set_result(task.result())
-            except Exception as problem:  # noqa: BLE001  (its value is lost, or cannot be unpickled)
+            except BaseException as problem:  # noqa: BLE001  (whatever unpickling it may raise)
                 error = problem.with_traceback(None)  # this frame holds the future
         if error is not None:
             self.set_exception(error)

@@ -2,9 +2,9 @@
 
 A policy, as in `placement.py`. Where few tasks follow each other and all are short, the way of each
 result to the scheduler and of the next task back takes longer than the tasks. There a task goes out
-as soon as all of its inputs are made or given to workers, to the one that has most of them. Workers
-send each other the results that they have promised, and the scheduler only hears of it. Whatever
-becomes of an input, the worker reports the task as one whose inputs are missing.
+as soon as all of its inputs are made or given to workers, to that of these which could begin it
+first. Workers send each other the results that they have promised, and the scheduler only hears of
+it. Whatever becomes of an input, the worker reports the task as one whose inputs are missing.
 """
 
 import math

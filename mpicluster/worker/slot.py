@@ -434,8 +434,10 @@ class Slot:
         socket while that runs user code.
         """
         if self._reading.acquire(blocking=False):
-            self._take(self.reader.read_all())
-            self._reading.release()
+            try:
+                self._take(self.reader.read_all())
+            finally:
+                self._reading.release()
         returned = []
         while self.queue:
             try:

@@ -159,7 +159,9 @@ class Unmapped:
 
 @dataclass(slots=True)
 class TasksReturned:
-    """Tickets that were queued here and have not been started."""
+    """Tickets that were queued here and have not been started, perhaps none: always the answer to
+    `ReportNow`.
+    """
 
     tickets: list[int]
 

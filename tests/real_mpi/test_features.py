@@ -204,9 +204,8 @@ with Client() as client:
 """
     )
     folder = runner.folder / "scratch"
-    words = [*runner.mpi_words(4, script), str(folder)]
     options = ["--memory-limit", "500MB", "--scratch", str(folder)]
-    words[words.index("run") + 1 : words.index("run") + 1] = options
+    words = runner.mpi_words(4, script, str(folder), options=options)
     ended = runner.run(*words, timeout=100)
     assert ended.status == 0, ended
     assert ended.stdout.splitlines() == ["552", "True", "276.0", "[]"], ended
@@ -230,8 +229,7 @@ with Client() as client:
     print(client.submit(sum, [1, 2]).result())
 """
     )
-    words = runner.mpi_words(4, script)
-    words[words.index("run") + 1 : words.index("run") + 1] = ["--memory-limit", "800MB"]
+    words = runner.mpi_words(4, script, options=["--memory-limit", "800MB"])
     ended = runner.run(*words, timeout=100)
     assert ended.status == 0, ended
     assert ended.stdout.splitlines() == ["True", "3"], ended

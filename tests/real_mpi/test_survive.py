@@ -45,9 +45,8 @@ def survive(runner: Runner, script: Path, *arguments: str, ranks: int = 5) -> En
 
 
 def words(runner: Runner, script: Path, *arguments: str, ranks: int = 5) -> list[str]:
-    python = runner.environment.python
-    options = ["-n", str(ranks), "--slots", "1", "--survive", "ranks", *SETTINGS]
-    return [python, "-m", "mpicluster", "run", *options, str(script), *arguments]
+    options = ["--slots", "1", "--survive", "ranks", *SETTINGS]
+    return runner.mpi_words(ranks, script, *arguments, options=options)
 
 
 def assert_lost(ended: Ended, rank: int) -> None:
