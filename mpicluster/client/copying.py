@@ -1,12 +1,14 @@
 """How does the client copy a value that lies in the memory of a worker of its host?
 
 A copy, since the script may keep it for as long as it likes. One thread is limited by the pages of
-4 KiB that it touches, not by the memory: two are nearly twice as fast.
+4 KiB that it touches, not by the memory: two are nearly twice as fast. Whole pages are copied to
+whole pages: to memory as numpy gives it, 16 bytes behind the beginning of a page, the kernel of an
+AMD EPYC copies 200 MB in 84 ms, to the beginning of a page in 25 (`rep movsb`).
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from mpicluster.serialization.frames import frame_offsets, split_frames
 
@@ -14,6 +16,8 @@ from mpicluster.serialization.frames import frame_offsets, split_frames
 READERS_MAX: Final = 4
 #: A share smaller than this is not worth a thread, in bytes.
 READER_BYTES_MIN: Final = 8 << 20
+#: Bytes; every page of Linux is a multiple of them.
+PAGE_BYTES: Final = 4096
 #: Bytes read from a file by one system call.
 READ_BYTES: Final = 1 << 28
 
@@ -36,7 +40,7 @@ def _fill(block: memoryview, fd: int, offset: int) -> None:
     if count < 2:
         _read(block, fd, offset)
         return
-    share = -(-len(block) // count)
+    share = _whole_pages(-(-len(block) // count))
     starts = range(0, len(block), share)
     with ThreadPoolExecutor(count - 1) as others:
         reads = [
@@ -58,8 +62,21 @@ def _read(block: memoryview, fd: int, offset: int) -> None:
 
 
 def fresh_memory(sizes: list[int]) -> list[memoryview]:
-    """Return memory that is not zeroed, in pieces of these sizes in bytes."""
+    """Return memory that is not zeroed, in pieces of these sizes in bytes; large ones begin with a
+    page.
+    """
+    return [_fresh_block(nbytes) for nbytes in sizes]
+
+
+def _fresh_block(nbytes: int) -> memoryview:
     import numpy as np
 
-    blocks: list[Any] = [np.empty(nbytes, dtype="u1") for nbytes in sizes]
-    return [memoryview(block).cast("B") for block in blocks]
+    if nbytes < PAGE_BYTES:
+        return memoryview(np.empty(nbytes, dtype="u1"))
+    block = np.empty(nbytes + PAGE_BYTES, dtype="u1")
+    start = -block.ctypes.data % PAGE_BYTES
+    return memoryview(block[start : start + nbytes])
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mpicluster.client import copying
@@ -38,3 +39,12 @@ def test_a_file_that_is_too_short(
     monkeypatch.setattr(copying, "READER_BYTES_MIN", share)
     with pytest.raises(OSError, match="ends 5 bytes before its end"):
         copying.copy_frames(path, 5, [len(content)])
+
+
+def test_large_pieces_begin_with_a_page() -> None:
+    sizes = [0, 10, copying.PAGE_BYTES, 1_000_003]
+    pieces = copying.fresh_memory(sizes)
+    assert [len(piece) for piece in pieces] == sizes
+    for piece in pieces[2:]:
+        assert np.frombuffer(piece, "u1").ctypes.data % copying.PAGE_BYTES == 0
+        piece[:] = bytes(len(piece))
