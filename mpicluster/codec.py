@@ -13,6 +13,8 @@ import msgpack
 
 from mpicluster.errors import ProtocolError
 
+#: A packer that has made more than this is not used again: it keeps the memory.
+_PACKED_BYTES_MAX: Final = 1 << 22
 #: Fields that concern only the process that holds the message.
 _LOCAL_FIELDS: Final = ("buffers", "on_sent")
 
@@ -27,13 +29,18 @@ class Codec:
         self.classes = tuple(classes)
         self._codes = {found: code for code, found in enumerate(self.classes)}
         self._rows = {found: _row_maker(field_names(found)) for found in self.classes}
+        #: Making one takes as long as packing a short message does. Threads may share it: it runs
+        #: no Python code and keeps the interpreter's lock.
+        self._packer = msgpack.Packer()
 
     def encode(self, messages: Iterable[Any]) -> bytes:
         """Return the wire form of messages, in their order."""
         codes, rows = self._codes, self._rows
-        packed: bytes = msgpack.packb(
+        packed: bytes = self._packer.pack(
             [(codes[type(message)], *rows[type(message)](message)) for message in messages]
         )
+        if len(packed) > _PACKED_BYTES_MAX:
+            self._packer = msgpack.Packer()
         return packed
 
     def decode(self, bundle: bytes | memoryview) -> list[Any]:

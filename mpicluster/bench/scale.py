@@ -115,6 +115,8 @@ class Simulation:
     messages: int = 0
     #: Results that the client has seen.
     finished: int = 0
+    #: Keys of those that it saw in this turn.
+    seen: list[int] = field(default_factory=list)
 
     def run(self, submissions: Iterator[bytes]) -> None:
         """Let everything that arrives be handled, until nothing does."""
@@ -147,6 +149,7 @@ class Simulation:
         seconds["encode"] += end - after_outgoing
         for rank, bundle in encoded:
             self._answer(rank, m.decode_bundle(bundle))
+        self._release_seen()
 
     def _answer(self, rank: int, messages: list[m.Message]) -> None:
         """Do what a worker or the client does."""
@@ -160,12 +163,15 @@ class Simulation:
                 self.inbox.append((rank, m.encode_bundle([done])))
                 # Results are small, so that the worker sends them to the client itself.
                 pushed = zip(message.keys, message.push_to, strict=True)
-                self._release([key for key, client in pushed if client])
+                self.seen += [key for key, client in pushed if client]
             elif isinstance(message, m.KeysFinished):
-                self._release(message.keys)
+                self.seen += message.keys
 
-    def _release(self, keys: list[int]) -> None:
-        """Let the client drop the futures of results that it has."""
+    def _release_seen(self) -> None:
+        """Let the client drop the futures of results that it has: it, too, takes all that has come
+        and then sends one message.
+        """
+        keys, self.seen = self.seen, []
         if keys:
             self.finished += len(keys)
             self.inbox.append((CLIENT_RANK, m.encode_bundle([m.ReleaseKeys(keys)])))

@@ -355,7 +355,7 @@ class SchedulerCore(FromClients):
         state, rank = self.state, message.rank
         if source != SCHEDULER_RANK or rank not in self.worker_ranks:
             return
-        self.worker_ranks.remove(rank)
+        del self.worker_ranks[rank]
         self._running.pop(rank, None)
         self._some_lost = True
         worker = state.workers.pop(rank, None)

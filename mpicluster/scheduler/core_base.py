@@ -18,7 +18,8 @@ class CoreBase:
     def __init__(self, config: Config, worker_ranks: list[Rank]) -> None:
         self.config = config
         self.state = SchedulerState(config)
-        self.worker_ranks = list(worker_ranks)
+        #: The workers that are not lost. A dict: each of thousands is looked up when it starts.
+        self.worker_ranks: dict[Rank, None] = dict.fromkeys(worker_ranks)
         self.replication = Replication(self.state)
         self.coordination = Coordination()
         #: Set when all ranks are to leave; the loop ends once it is True.

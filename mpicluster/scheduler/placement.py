@@ -50,7 +50,8 @@ def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
             place_restricted(state, group, assigned)
     touched, state.touched = state.touched, {}
     for worker in touched:
-        fill_from_local(state, worker, assigned)
+        if worker in state.with_local:
+            fill_from_local(state, worker, assigned)
         note_room(state, worker)
     if len(state.ready):
         spread_over_idle(state, assigned)
@@ -171,11 +172,12 @@ def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
         state.idle.pop(worker, None)
         state.roomy.pop(worker, None)
         return
-    if worker.free_slots() > 0:
+    count, slots = len(worker.processing) - worker.ahead, worker.slots
+    if count - worker.stealing < slots:
         state.idle.setdefault(worker)
     else:
         state.idle.pop(worker, None)
-    if room(state, worker) > 0:
+    if count <= slots or room(state, worker) > 0:
         state.roomy.setdefault(worker)
     else:
         state.roomy.pop(worker, None)

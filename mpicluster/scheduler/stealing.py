@@ -16,12 +16,17 @@ def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]
     chosen: dict[WorkerRecord, list[TaskRecord]] = {}
     if len(state.ready) or not state.idle:
         return chosen
-    free_slots = sum(worker.free_slots() for worker in state.idle)
+    # Each of thousands of workers is looked at, so what most of them fail comes first.
+    limit_s, since = state.config.steal_after_s, state.now - state.config.steal_after_s
     behind = [
         worker for worker in state.working
-        if waiting_tasks(worker) > 0
+        if (worker.last_progress < since or worker.duration_sum_s > limit_s * worker.slots)
+        and waiting_tasks(worker) > 0
         and waits_too_long(state, worker)
     ]  # fmt: skip
+    if not behind:
+        return chosen
+    free_slots = sum(worker.free_slots() for worker in state.idle)
     behind.sort(key=lambda worker: (-worker.queued_s(), worker.rank))
     for worker in behind:
         if free_slots <= 0:
