@@ -427,8 +427,9 @@ class WorkerStopped(Message):
 class FetchValues(Message):
     """Send me these values; answered by the four messages below, with the request number.
 
-    A value that a task of the receiver is still to make is sent, or reported missing, when the task
-    has ended.
+    With `promised` a value that a task of the receiver is still to make is sent, or reported
+    missing, when the task has ended. Without, it is missing: more requests may have to wait until
+    this one is answered, perhaps for what that task needs.
 
     A rank of the same `home` (see `host_identity`) may lend large ones; "" asks for copies.
     """
@@ -436,6 +437,7 @@ class FetchValues(Message):
     request: int
     keys: list[Key]
     home: str = ""
+    promised: bool = False
 
 
 @dataclass(slots=True)

@@ -455,7 +455,7 @@ class WorkerCore:
         if fetch.needed and fetch.key in self.state.tasks:
             fetch.asked = self.rank  # a task here has been given to make it since
             return
-        fetch.asked, fetch.promised = -1, False
+        fetch.asked = -1
         if fetch.needed and fetching.queue_fetch(self.state, fetch):
             return
         del self.state.fetches[fetch.key]

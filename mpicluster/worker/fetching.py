@@ -23,12 +23,14 @@ def want_value(
     if state.lost_ranks:
         holders = [holder for holder in holders if holder not in state.lost_ranks]
     holders = [holder for holder in holders if holder != rank]
+    makers = holders if nbytes == PROMISED else []
     fetch = state.fetches.get(key)
     if fetch is not None:
+        fetch.makers = [other for other in fetch.makers if other not in holders] + makers
         fetch.holders += [holder for holder in holders if holder not in fetch.holders]
         return fetch
     if key in state.tasks:
-        fetch = state.fetches[key] = Fetch(key, 0, holders, promised=True, asked=rank)
+        fetch = state.fetches[key] = Fetch(key, 0, holders, makers=list(makers), asked=rank)
         return fetch
     if not holders:
         return None
@@ -36,7 +38,7 @@ def want_value(
     holders = holders[turn:] + holders[:turn]
     if state.neighbours:
         holders.sort(key=lambda holder: holder not in state.neighbours)
-    fetch = state.fetches[key] = Fetch(key, max(nbytes, 0), holders, promised=nbytes == PROMISED)
+    fetch = state.fetches[key] = Fetch(key, max(nbytes, 0), holders, makers=list(makers))
     queue_fetch(state, fetch)
     return fetch
 
@@ -45,7 +47,8 @@ def queue_fetch(state: WorkerState, fetch: Fetch) -> bool:
     """Put a fetch into the queue of its next holder; return False if there is none."""
     if not fetch.holders:
         return False
-    lane = fetch.lane = Lane(fetch.holders.pop(0), fetch.promised)
+    holder = fetch.holders.pop(0)
+    lane = fetch.lane = Lane(holder, holder in fetch.makers)
     state.fetch_queues.setdefault(lane, {})[fetch.key] = fetch
     return True
 
@@ -84,7 +87,7 @@ def next_requests(state: WorkerState, config: Config) -> list[tuple[Rank, FetchV
         number = state.next_request
         state.next_request += 1
         state.requests[number] = (lane, taken)
-        requests.append((lane.rank, FetchValues(number, list(taken), state.home)))
+        requests.append((lane.rank, FetchValues(number, list(taken), state.home, lane.promised)))
     return requests
 
 
@@ -132,7 +135,7 @@ def rank_lost(state: WorkerState, rank: Rank) -> list[Fetch]:
 def promise(state: WorkerState, rank: Rank, fetch: FetchValues) -> FetchValues:
     """Note which of these values tasks here are about to make; return what can be answered now."""
     tasks = state.tasks
-    if not any(key in tasks for key in fetch.keys):
+    if not fetch.promised or not any(key in tasks for key in fetch.keys):
         return fetch
     now: list[Key] = []
     for key in fetch.keys:

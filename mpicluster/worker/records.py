@@ -93,8 +93,8 @@ class Fetch:
     waiters: dict[Key, LocalTask] = field(default_factory=dict)
     #: The scheduler asked for a copy, whether or not a task here needs it.
     wanted: bool = False
-    #: The holders are only about to make the value.
-    promised: bool = False
+    #: Those of the holders that are only about to make the value.
+    makers: list[Rank] = field(default_factory=list)
     #: The queue in `WorkerState.fetch_queues` in which it waits, None for none.
     lane: Lane | None = None
     #: The rank that has been asked, -1 for none; this one where a task here makes the value.

@@ -374,7 +374,7 @@ def test_who_asks_for_a_value_that_is_being_made_gets_it_or_is_told() -> None:
     env = WorkerEnvironment(slots=2)
     env.turn(compute(A, B))
     ticket, other = env.core.state.running
-    now = env.core.promise(5, m.FetchValues(7, [A, C, B], "home"))
+    now = env.core.promise(5, m.FetchValues(7, [A, C, B], "home", promised=True))
     assert now == m.FetchValues(7, [C], "home")
     env.effects.clear()
     env.turn(finished(ticket))
@@ -384,6 +384,25 @@ def test_who_asks_for_a_value_that_is_being_made_gets_it_or_is_told() -> None:
     assert env.take(m.ValuesMissing, 5) == m.ValuesMissing(7, [B])
     env.take(m.TaskErred)
     env.nothing_left()
+
+
+def test_who_expects_a_value_to_be_there_does_not_wait_until_it_is_made() -> None:
+    """Other requests of that rank wait until this one is answered, perhaps for an input of the task
+    that makes the value: two workers once waited for each other in this way for ever.
+    """
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    fetch = m.FetchValues(7, [A], "home")
+    assert env.core.promise(5, fetch) == fetch
+    assert not env.core.state.promised
+
+
+def test_next_holder_of_a_value_is_asked_as_one_that_makes_it() -> None:
+    env = WorkerEnvironment()
+    env.turn(promised(B, needs=[C], rank=6), promised(A, needs=[B], rank=RANK))
+    assert env.take(m.FetchValues, 6).promised
+    env.turn(promised(D, needs=[B], rank=5), m.CancelTasks([B], [1]))
+    assert env.take(m.FetchValues, 5) == m.FetchValues(2, [B], "", promised=True)
 
 
 def test_value_promised_by_another_rank_is_then_made_here() -> None:
