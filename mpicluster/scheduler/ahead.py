@@ -56,6 +56,8 @@ def next_ahead(
                 function = dependent.function
                 expected_s = function.duration_s if function is not None else 0.0
                 place.ahead_until = state.now + start_s + expected_s / place.slots
+                if place in state.idle:
+                    state.idle.move_to_end(place)  # so that others are looked at next
                 yield dependent, place
                 todo.append(dependent)
 

@@ -138,3 +138,11 @@ def test_what_is_shorter_than_its_way_stays_with_its_inputs() -> None:
     env.submit("b", "c", "d", needs=["a"])
     env.submit("e", "f", "g", needs=["b", "c", "d"])
     assert {env.task(name).processing_on for name in "bcdefg"} == {maker}
+
+
+def test_what_follows_one_short_task_is_shared_with_all_idle_workers() -> None:
+    env = SchedulerEnvironment(workers=9, promise_s=10, fetch_latency_s=0.001)
+    env.submit("a")
+    names = [f"b{number}" for number in range(9)]
+    env.submit(*names, needs=["a"])
+    assert len({env.task(name).processing_on for name in names}) == 9
