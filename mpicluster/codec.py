@@ -29,18 +29,16 @@ class Codec:
         self.classes = tuple(classes)
         self._codes = {found: code for code, found in enumerate(self.classes)}
         self._rows = {found: _row_maker(field_names(found)) for found in self.classes}
-        #: Making one takes as long as packing a short message does. Threads may share it: it runs
-        #: no Python code and keeps the interpreter's lock.
-        self._packer = msgpack.Packer()
+        self._pack = _make_pack()
 
     def encode(self, messages: Iterable[Any]) -> bytes:
         """Return the wire form of messages, in their order."""
         codes, rows = self._codes, self._rows
-        packed: bytes = self._packer.pack(
+        packed: bytes = self._pack(
             [(codes[type(message)], *rows[type(message)](message)) for message in messages]
         )
         if len(packed) > _PACKED_BYTES_MAX:
-            self._packer = msgpack.Packer()
+            self._pack = _make_pack()
         return packed
 
     def decode(self, bundle: bytes | memoryview) -> list[Any]:
@@ -54,6 +52,15 @@ class Codec:
                 f"A bundle of {len(bundle)} bytes cannot be decoded ({error}). All ranks must run "
                 "the same version of mpicluster: client.get_versions(check=True) compares them."
             ) from error
+
+
+def _make_pack() -> Callable[[Any], bytes]:
+    """Return what packs. Making a packer takes as long as packing a short message does, so one is
+    kept. Threads may share it where it is compiled: it keeps the interpreter's lock.
+    """
+    compiled = not msgpack.Packer.__module__.endswith("fallback")
+    pack: Callable[[Any], bytes] = msgpack.Packer().pack if compiled else msgpack.packb
+    return pack
 
 
 def field_names(message: type[Any]) -> tuple[str, ...]:

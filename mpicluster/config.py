@@ -38,7 +38,7 @@ class Config:
     prefetch_tasks_max: int = 1000
     #: A task goes to a worker before its inputs are made where these are expected to take no longer
     #: than this: the way through the scheduler would take as long. 0: never.
-    promise_s: float = 0.01
+    promise_s: float = 0.005
     #: What a task is thought to take before the first of its kind has been measured.
     unknown_duration_s: float = 0.5
     #: Waiting tasks are taken back from a worker that would need longer than this to start them.

@@ -59,7 +59,7 @@ def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
     if state.idle and state.with_local:
         move_to_idle(state, assigned)
     if state.config.promise_s and not len(state.ready) and not state.with_local:
-        for task, worker in next_ahead(state, {**touched, **dict.fromkeys(assigned)}):
+        for task, worker in next_ahead({**touched, **dict.fromkeys(assigned)}, state.config):
             give(state, [task], worker, assigned)
             note_room(state, worker)
     return assigned

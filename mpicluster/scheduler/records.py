@@ -123,9 +123,9 @@ class WorkerRecord:
     """A worker's rank, what it holds and what it is doing."""
 
     __slots__ = (
-        "ahead", "ahead_until", "alone", "description", "duration_sum_s", "freed", "frees_sent",
-        "functions", "has_what", "host", "last_heard", "last_progress", "local", "memory_limit",
-        "metrics", "nbytes", "paused", "processing", "rank", "resources", "resources_free", "slots",
+        "ahead", "alone", "description", "duration_sum_s", "freed", "frees_sent", "functions",
+        "has_what", "host", "last_heard", "last_progress", "local", "memory_limit", "metrics",
+        "nbytes", "paused", "processing", "rank", "resources", "resources_free", "slots",
         "stealing",
     )  # fmt: skip
 
@@ -148,8 +148,6 @@ class WorkerRecord:
         #: How many of `processing` cannot run yet. They take nobody's place: what an input waits
         #: for, such as a task that its own task has submitted, must find one.
         self.ahead = 0
-        #: When the last of them was expected to end as it was assigned.
-        self.ahead_until = 0.0
         #: Ready tasks that would best run here because their inputs are here.
         self.local: ReadyQueue = PriorityQueue()
         #: Functions that it has been sent.

@@ -75,7 +75,7 @@ def next_requests(state: WorkerState, config: Config) -> list[tuple[Rank, FetchV
         taken: dict[Key, Fetch] = {}
         nbytes = 0
         for key, fetch in state.fetch_queues[lane].items():
-            if taken and nbytes + fetch.nbytes > config.fetch_bytes_max:
+            if taken and not lane.promised and nbytes + fetch.nbytes > config.fetch_bytes_max:
                 break
             taken[key] = fetch
             nbytes += fetch.nbytes

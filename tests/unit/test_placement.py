@@ -104,7 +104,7 @@ def test_what_goes_ahead_goes_where_it_could_begin_first() -> None:
 
 def test_tasks_that_wait_for_inputs_do_not_make_a_worker_one_that_is_behind() -> None:
     """It lost the task whose inputs it fetched, got it again, and lost it again (seed 200118)."""
-    env = SchedulerEnvironment(workers=2, promise_s=10, fetch_latency_s=10)
+    env = SchedulerEnvironment(workers=2, promise_s=10)
     env.submit("a")
     worker = env.task("a").processing_on
     assert worker is not None
@@ -114,35 +114,3 @@ def test_tasks_that_wait_for_inputs_do_not_make_a_worker_one_that_is_behind() ->
     env.now = 100.0
     env.decide()
     env.nothing_left()
-
-
-def test_what_follows_short_tasks_is_shared_with_idle_workers() -> None:
-    """One worker once got each level of a graph whose tasks need all of the level before."""
-    env = SchedulerEnvironment(workers=2, promise_s=10, fetch_latency_s=0.001)
-    env.submit("a")
-    maker = env.task("a").processing_on
-    assert maker is not None
-    env.submit("b", "c", "d", "e", needs=["a"])
-    env.submit("f", "g", "h", "i", needs=["b", "c", "d", "e"])
-    for level in ("bcde", "fghi"):
-        places = [env.task(name).processing_on for name in level]
-        assert places.count(maker) == 2, (level, places)
-
-
-def test_what_is_shorter_than_its_way_stays_with_its_inputs() -> None:
-    env = SchedulerEnvironment(
-        workers=2, promise_s=10, fetch_latency_s=0.001, unknown_duration_s=0.0004
-    )
-    env.submit("a")
-    maker = env.task("a").processing_on
-    env.submit("b", "c", "d", needs=["a"])
-    env.submit("e", "f", "g", needs=["b", "c", "d"])
-    assert {env.task(name).processing_on for name in "bcdefg"} == {maker}
-
-
-def test_what_follows_one_short_task_is_shared_with_all_idle_workers() -> None:
-    env = SchedulerEnvironment(workers=9, promise_s=10, fetch_latency_s=0.001)
-    env.submit("a")
-    names = [f"b{number}" for number in range(9)]
-    env.submit(*names, needs=["a"])
-    assert len({env.task(name).processing_on for name in names}) == 9

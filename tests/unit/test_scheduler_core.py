@@ -399,9 +399,7 @@ def test_only_inputs_that_take_no_time_are_not_waited_for() -> None:
 
 
 def test_worker_that_waits_for_inputs_is_not_robbed_of_the_task() -> None:
-    env = SchedulerEnvironment(
-        workers=2, promise_s=10, steal_after_s=0.01, fetch_latency_s=10
-    )
+    env = SchedulerEnvironment(workers=2, promise_s=10, steal_after_s=0.01)
     env.have("a")
     env.take(4, m.ComputeTasks, optional=True)
     env.submit("b", "c", options=TaskOptions(workers=(3,)))
