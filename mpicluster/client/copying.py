@@ -8,6 +8,7 @@ AMD EPYC copies 200 MB in 84 ms, to the beginning of a page in 25 (`rep movsb`).
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from mmap import PAGESIZE
 from typing import Any, Final
 
 from mpicluster.serialization.frames import frame_offsets, split_frames
@@ -16,8 +17,6 @@ from mpicluster.serialization.frames import frame_offsets, split_frames
 READERS_MAX: Final = 4
 #: A share smaller than this is not worth a thread, in bytes.
 READER_BYTES_MIN: Final = 8 << 20
-#: Bytes; every page of Linux is a multiple of them.
-PAGE_BYTES: Final = 4096
 #: Bytes read from a file by one system call.
 READ_BYTES: Final = 1 << 28
 
@@ -40,7 +39,7 @@ def _fill(block: memoryview, fd: int, offset: int) -> None:
     if count < 2:
         _read(block, fd, offset)
         return
-    share = _whole_pages(-(-len(block) // count))
+    share = -(-len(block) // (count * PAGESIZE)) * PAGESIZE  # whole pages
     starts = range(0, len(block), share)
     with ThreadPoolExecutor(count - 1) as others:
         reads = [
@@ -71,11 +70,7 @@ def fresh_memory(sizes: list[int]) -> list[memoryview]:
 def _fresh_block(nbytes: int) -> memoryview:
     import numpy as np
 
-    spare = PAGE_BYTES if nbytes >= PAGE_BYTES else 0
+    spare = PAGESIZE if nbytes >= PAGESIZE else 0
     block: Any = np.empty(nbytes + spare, dtype="u1")
-    start = -block.ctypes.data % PAGE_BYTES if spare else 0
+    start = -block.ctypes.data % PAGESIZE if spare else 0
     return memoryview(block[start : start + nbytes])
-
-
-def _whole_pages(nbytes: int) -> int:
-    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES

@@ -1,6 +1,7 @@
 """Copies of lent values: by one thread and by several, and of a file that is too short."""
 
 import os
+from mmap import PAGESIZE
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,9 @@ def test_a_file_that_is_too_short(
 
 
 def test_large_pieces_begin_with_a_page() -> None:
-    sizes = [0, 10, copying.PAGE_BYTES, 1_000_003]
+    sizes = [0, 10, PAGESIZE, 1_000_003]
     pieces = copying.fresh_memory(sizes)
     assert [len(piece) for piece in pieces] == sizes
     for piece in pieces[2:]:
-        assert np.frombuffer(piece, "u1").ctypes.data % copying.PAGE_BYTES == 0
+        assert np.frombuffer(piece, "u1").ctypes.data % PAGESIZE == 0
         piece[:] = bytes(len(piece))

@@ -405,6 +405,18 @@ def test_next_holder_of_a_value_is_asked_as_one_that_makes_it() -> None:
     assert env.take(m.FetchValues, 5) == m.FetchValues(2, [B], "", promised=True)
 
 
+def test_values_that_are_to_be_made_are_all_asked_for_at_once_however_large() -> None:
+    env = WorkerEnvironment()
+    nbytes = env.core.config.fetch_bytes_max
+    env.turn(m.AcquireValues([[B, nbytes, [5]]]))
+    env.turn(m.AcquireValues([[C, nbytes, [5]]]))  # waits until B has been answered
+    env.take(m.FetchValues, 5)
+    env.turn(promised(A, needs=[B], rank=6), promised(D, needs=[C], rank=6))
+    env.turn(m.WorkerLost(5, "a test"))
+    assert env.take(m.FetchValues, 6) == m.FetchValues(2, [B, C], "", promised=True)
+    env.nothing_left()
+
+
 def test_value_promised_by_another_rank_is_then_made_here() -> None:
     env = WorkerEnvironment()
     env.turn(promised(A, needs=[B], rank=5))
