@@ -32,6 +32,7 @@ from mpicluster.serialization.frames import (
 )
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.segments import Place, to_place
+from mpicluster.worker.slot_waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Slot:
         self.tasks = tasks
         self.control = control
         self.reader = p.PacketReader(tasks)
+        self._waiting = Waiting(tasks)
         self.arena_fd = os.open(settings.arena_path, os.O_RDWR | os.O_CLOEXEC)
         board_fd = os.open(settings.board_path, os.O_RDWR | os.O_CLOEXEC)
         self.board = p.BoardEntry(board_fd, settings.index)
@@ -145,6 +147,7 @@ class Slot:
 
     def _receive(self) -> bool:
         """Wait for the worker; return False when it is gone."""
+        self._waiting.wait()
         messages = self.reader.read()
         if messages is None:
             return False

@@ -1,8 +1,11 @@
 """What if a slot is sent more than its socket holds?"""
 
+import random
 import select
 import socket
+import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +50,48 @@ def test_room_is_awaited_until_all_has_been_sent(pool: Pool) -> None:
         changed += pool.flush_all()
     assert messages == [p.SetUp([LARGE])]
     assert changed == [(fd, False)]
+
+
+def test_packets_are_cut_wherever_what_is_received_ends(pool: Pool) -> None:
+    choose = random.Random(7)
+    sizes = [0, 1, 100, p.RECEIVE_BYTES - 4, p.RECEIVE_BYTES, p.RECEIVE_BYTES + 1, 3_000_000]
+    sent = [p.SetUp([choose.randbytes(choose.choice(sizes))]) for _ in range(60)]
+    stream = b"".join(p.pack([message]) for message in sent)
+    pool.link.tasks.setblocking(True)
+
+    def send(position: int = 0) -> None:
+        while position < len(stream):
+            length = choose.choice([1, 3, 4, 5, 1000, 100_000, 200_000])
+            pool.link.tasks.sendall(stream[position : position + length])
+            position += length
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    reader = p.PacketReader(pool.theirs)
+    received: list[object] = []
+    while len(received) < len(sent):
+        received += reader.read() or []
+        received += reader.read_all()
+    sender.join()
+    assert received == sent
+
+
+def test_memory_of_a_large_packet_is_given_back(pool: Pool) -> None:
+    reader = p.PacketReader(pool.theirs)
+    pool.link.tasks.setblocking(True)
+    packets = p.pack([p.SetUp([LARGE])]) + p.pack([p.SetUp([b"small"])])
+    sender = threading.Thread(target=pool.link.tasks.sendall, args=(packets,))
+    tracemalloc.start()
+    sender.start()
+    received: list[object] = []
+    while len(received) < 2:
+        received += reader.read() or []
+    sender.join()
+    assert received == [p.SetUp([LARGE]), p.SetUp([b"small"])]
+    received.clear()
+    del packets
+    assert tracemalloc.get_traced_memory()[0] < len(LARGE) // 2
+    tracemalloc.stop()
 
 
 def test_slot_that_ends_meanwhile_is_not_waited_for(pool: Pool) -> None:
