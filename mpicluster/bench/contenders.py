@@ -87,6 +87,8 @@ def options_of(contender: Contender, request: Request, part: Path) -> list[str]:
         options += ["--only", ",".join(request.only)]
     if request.repeat:
         options += ["--repeat", str(request.repeat)]
+    if request.minutes:
+        options += ["--minutes", str(request.minutes)]
     return options
 
 
@@ -165,6 +167,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.set_defaults(level="all")
     parser.add_argument("--only", default="", help="cases, with commas between them")
     parser.add_argument("--repeat", type=int, help="runs of each case")
+    parser.add_argument(
+        "--minutes", type=int, help="time for the cases of each; with less, fewer runs of each case"
+    )
     parser.add_argument("--workers", type=int, default=2, help="worker processes of each")
     names = ",".join(contender.name for contender in CONTENDERS)
     parser.add_argument("--contenders", default=names, help=f"who takes part ({names})")
@@ -174,7 +179,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     request = Request(
         arguments.level, [name for name in arguments.only.split(",") if name], arguments.repeat,
-        arguments.json, arguments.markdown, arguments.plot,
+        arguments.minutes, arguments.json, arguments.markdown, arguments.plot,
     )  # fmt: skip
     if arguments.plot and find_spec("matplotlib") is None:
         raise MpiclusterError(

@@ -16,6 +16,9 @@ from mpicluster.bench.case import Case, LeftOut
 #: Copies of a value that may be there at the same time on one host: at the script, at the worker
 #: that made it, at the one that takes it, on the wire, and in segments kept for the next.
 COPIES: Final = 5
+#: Values that tasks take one after the other, if they have no more bytes than this together.
+IN_TURN: Final = 8
+IN_TURN_BYTES: Final = 2_000_000_000
 #: Sizes in bytes.
 SIZES: Final = (
     1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 200_000_000, 1_000_000_000,
@@ -43,15 +46,20 @@ def _two_places(backend: Backend) -> tuple[object, object]:
 
 
 def _consume(backend: Backend, size: int, source: object, target: object) -> float:
-    """ms from `submit` of a task on `target` to its result; its input lies on `source`."""
-    need_memory(size)
-    value = backend.submit(work.make_array, size, place=source)
-    backend.wait(value)
+    """ms from `submit` of a task on `target` to its result; its input lies on `source`.
+
+    The mean of a few, one after the other: a single one would mostly measure how long processes
+    that have been at rest need to get their code back into the caches.
+    """
+    count = max(1, min(IN_TURN, IN_TURN_BYTES // size))
+    need_memory(size, COPIES + 2 * (count - 1))
+    values = [backend.submit(work.make_array, size, place=source) for _ in range(count)]
+    for value in values:
+        backend.wait(value)
     start = time.perf_counter()
-    found = backend.result(backend.submit(work.first_byte, value, place=target))
-    seconds = time.perf_counter() - start
-    _check(found)
-    return seconds * 1e3
+    for value in values:
+        _check(backend.result(backend.submit(work.first_byte, value, place=target)))
+    return (time.perf_counter() - start) * 1e3 / count
 
 
 def measure_fetch(backend: Backend, size: int) -> float:

@@ -28,11 +28,14 @@ class Plan:
 
     level: str
     repeats: int
+    #: Time for the whole, in seconds.
+    seconds: float
 
 
-def make_plan(level: str, repeats: int | None) -> Plan:
-    """Return a plan; `repeats` runs instead of the level's own number."""
-    return Plan(level, repeats or REPEATS[level])
+def make_plan(level: str, repeats: int | None, minutes: int | None = None) -> Plan:
+    """Return a plan; `repeats` and `minutes` instead of the level's own numbers."""
+    seconds = ALL_S_MAX[level] if minutes is None else 60.0 * minutes
+    return Plan(level, repeats or REPEATS[level], seconds)
 
 
 def measure(
@@ -46,7 +49,7 @@ def measure(
     rows: list[Row] = []
     able = [case for case in cases if case.needs <= backend.abilities]
     left = sum(len(sizes_of(case, plan.level)) for case in able)
-    clock = Clock(plan.level, time.monotonic() + ALL_S_MAX[plan.level] - spent_s, left)
+    clock = Clock(plan.level, time.monotonic() + plan.seconds - spent_s, left)
     for case in able:
         for row in _measure_case(backend, case, plan, clock):
             rows.append(row)

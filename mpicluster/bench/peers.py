@@ -228,6 +228,7 @@ def main() -> int:
     parser.add_argument("--level", choices=LEVELS, default="quick")
     parser.add_argument("--only", default="")
     parser.add_argument("--repeat", type=int)
+    parser.add_argument("--minutes", type=int)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--json", required=True)
     parser.add_argument("--first-result", action="store_true", help="run one task, then end")
@@ -240,7 +241,7 @@ def main() -> int:
             print(backend.result(backend.submit(work.identity, "first result")), flush=True)
             return 0
         only = [name for name in arguments.only.split(",") if name]
-        request = Request(arguments.level, only, arguments.repeat)
+        request = Request(arguments.level, only, arguments.repeat, arguments.minutes)
         rows = measure_backend(backend, request)
         report.write_json(Path(arguments.json), machine.describe(), rows)
     finally:

@@ -36,6 +36,8 @@ class Request:
     level: str = "quick"
     only: Sequence[str] = ()
     repeat: int | None = None
+    #: Time for all cases.
+    minutes: int | None = None
     json: str | None = None
     markdown: str | None = None
     plot: str | None = None
@@ -45,7 +47,7 @@ class Request:
 
     def plan(self) -> Plan:
         """Return how much is measured."""
-        return make_plan(self.level, self.repeat)
+        return make_plan(self.level, self.repeat, self.minutes)
 
 
 def run_in_rank(options: JobOptions, request: Request) -> int:

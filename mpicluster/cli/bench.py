@@ -37,6 +37,9 @@ def add_command(commands: Any) -> None:
     )
     group.add_argument("--repeat", type=run.positive, help="runs of each case")
     group.add_argument(
+        "--minutes", type=run.positive, help="time for all cases; with less, fewer runs of each"
+    )
+    group.add_argument(
         "--scale", action="store_true",
         help="one scheduler against thousands of simulated workers, without MPI",
     )  # fmt: skip
@@ -86,6 +89,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
         level=arguments.level,
         only=[name for name in arguments.only.replace(" ", "").split(",") if name],
         repeat=arguments.repeat,
+        minutes=arguments.minutes,
         json=arguments.json,
         markdown=arguments.markdown,
         plot=arguments.plot,
@@ -96,7 +100,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
 def _words(arguments: argparse.Namespace) -> list[str]:
     """Return the options that the ranks must hear."""
     words = [f"--{arguments.level}"]
-    for name in ("only", "repeat", "json", "markdown", "plot"):
+    for name in ("only", "repeat", "minutes", "json", "markdown", "plot"):
         value = getattr(arguments, name)
         if value:
             words += [f"--{name}", str(value)]

@@ -286,7 +286,8 @@ class WorkerLoop:
         if self._starting:
             self._starting -= 1
             if not self._starting:
-                self.transport.send(SCHEDULER_RANK, [m.WorkerStarted(self.description())])
+                started = m.WorkerStarted(self.description())
+                self.transport.send(SCHEDULER_RANK, [started, m.WorkerStatus(self._metrics(now))])
 
     def _take_results(self, link: SlotLink, message: p.TasksDone, now: float) -> None:
         """Store results, push the small ones to who wants them, tell the core their sizes."""
@@ -430,11 +431,14 @@ class WorkerLoop:
         self._next_status = now + self.config.status_interval_s
         if self._silence is not None:
             self._watch_scheduler(self._silence, now)
-        if self._starting:
-            return
+        if not self._starting:
+            self.transport.send(SCHEDULER_RANK, [m.WorkerStatus(self._metrics(now))])
+
+    def _metrics(self, now: float) -> dict[str, Any]:
+        """Return what is measured of this worker, sizes in bytes and times in seconds."""
         state = self.core.state
         busy_s = sum(slot.seconds_busy for slot in state.slots)
-        metrics = {
+        return {
             "store_bytes": self.store.nbytes,
             "spilled_bytes": self.store.spilled_nbytes,
             "borrowed_bytes": self.store.borrowed_nbytes,
@@ -448,7 +452,6 @@ class WorkerLoop:
             "sent_bytes": self.values.sent_nbytes,
             "received_bytes": self.values.received_nbytes,
         }
-        self.transport.send(SCHEDULER_RANK, [m.WorkerStatus(metrics)])
 
     def _watch_scheduler(self, silence: Silence, now: float) -> None:
         """Let the zygote see that this rank is alive; see whether the scheduler is."""

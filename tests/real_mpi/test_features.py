@@ -189,6 +189,9 @@ import os, sys, time
 import numpy as np
 from mpicluster import Client
 with Client() as client:
+    # They are there as soon as the workers are, not only when these report for the first time.
+    info = client.scheduler_info()["workers"].values()
+    print([worker["metrics"]["spilled_bytes"] for worker in info])
     blocks = client.map(np.full, [6_000_000] * 24, range(24))
     print(sum(client.gather(client.map(lambda block: block[0] + block[-1], blocks))))
     info = client.scheduler_info()["workers"].values()
@@ -208,7 +211,7 @@ with Client() as client:
     words = runner.mpi_words(4, script, str(folder), options=options)
     ended = runner.run(*words, timeout=100)
     assert ended.status == 0, ended
-    assert ended.stdout.splitlines() == ["552", "True", "276.0", "[]"], ended
+    assert ended.stdout.splitlines() == ["[0, 0]", "552", "True", "276.0", "[]"], ended
 
 
 def test_a_task_that_grows_too_large_fails_alone(runner: Runner, program: Program) -> None:

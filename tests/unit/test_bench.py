@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,14 @@ def test_what_cannot_be_measured_says_why_and_the_rest_goes_on() -> None:
         ("b", 2, [], "left out: no reason"),
         ("c", 1, [], "failed: ValueError: broken"),
     ]
+
+
+def test_what_no_time_is_left_for_says_so() -> None:
+    case = Case("a", "", "s", lambda _backend, size: size, {"all": (1, 2)})
+    assert make_plan("all", None, 2).seconds == 120
+    plan = replace(make_plan("all", 3, 1), seconds=0.0)
+    rows = measure(Direct(), [case], plan, lambda _row: None)
+    assert [row.note for row in rows] == ["left out: the time for the whole is over"] * 2
 
 
 def test_the_work_gives_the_right_results() -> None:
