@@ -139,7 +139,7 @@ class Simulation:
             for message in messages:
                 core.receive(source, message, self.now)
         after_receive = time.process_time()
-        outgoing = core.outgoing(self.now)
+        outgoing = core.outgoing(self.now, more=bool(self.inbox))
         after_outgoing = time.process_time()
         encoded = [(rank, m.encode_bundle(sent)) for rank, sent in outgoing]
         end = time.process_time()

@@ -61,7 +61,7 @@ class SchedulerLoop:
             self._lose(rank, "MPI reports that its process has failed", now)
         if self._silence is not None and self._silence.is_due(now):
             self._look_for_silent(self._silence, now)
-        for target, bundle in core.outgoing(now):
+        for target, bundle in core.outgoing(now, more=not self.transport.drained):
             busy = True
             if target < SLOT_CLIENTS:
                 self.transport.send(target, bundle)

@@ -57,6 +57,8 @@ class Transport(ABC):
     def __init__(self) -> None:
         self.allocate: Allocate = allocate_privately
         self.give_up: GiveUp = forget_buffers
+        #: The last call of `receive` has left nothing behind that had arrived.
+        self.drained = True
 
     @abstractmethod
     def send(self, rank: Rank, messages: list[Message]) -> None:

@@ -183,6 +183,7 @@ class MPITransport(Transport):
         """
         received: Received = []
         bundles_max = BUNDLES_MAX if self._busy else 1
+        self.drained = False
         comm, status, byte, gone = self._comm, self._status, self._mpi.BYTE, self.gone
         any_source, any_tag = self._any_source, self._any_tag
         try:
@@ -190,6 +191,7 @@ class MPITransport(Transport):
                 self._finish_sends()
             for _ in range(bundles_max):
                 if not comm.Iprobe(any_source, any_tag, status):
+                    self.drained = True
                     break
                 source, tag, count = status.Get_source(), status.Get_tag(), status.Get_count(byte)
                 if gone and source in gone:

@@ -84,6 +84,8 @@ def many_both_ways(transport: Transport) -> None:
     found.until(lambda: len(found.messages) >= 4000)
     found.all_left()
     assert len(found.messages) == 4000
+    assert transport.receive() == []
+    assert transport.drained
 
 
 def large_values(transport: Transport) -> None:

@@ -248,6 +248,31 @@ def test_stolen_task_does_not_go_back_to_the_worker_that_has_its_inputs() -> Non
         assert env.take(4, m.ComputeTasks).keys == stolen.keys[:1]
 
 
+def test_nothing_is_taken_from_a_worker_whose_report_may_be_among_what_has_arrived() -> None:
+    env = SchedulerEnvironment(workers=2)
+    env.say(4, m.WorkerPaused(True))
+    env.submit("a", "b")
+    env.take(3, m.DefineFunctions)
+    env.take(3, m.ComputeTasks)
+    env.now = 0.5
+    env.say(4, m.WorkerPaused(False), decide=False)
+    assert env.core.outgoing(env.now, more=True) == []
+    ((rank, bundle),) = env.core.outgoing(env.now)
+    assert (rank, [type(message) for message in bundle]) == (3, [m.StealTasks])
+
+
+def test_tasks_are_taken_from_a_worker_although_more_and_more_arrives() -> None:
+    env = SchedulerEnvironment(workers=2)
+    env.say(4, m.WorkerPaused(True))
+    env.submit("a", "b")
+    env.sent.clear()
+    env.say(4, m.WorkerPaused(False))
+    env.nothing_left()
+    env.now = 5.0
+    ((rank, bundle),) = env.core.outgoing(env.now, more=True)
+    assert (rank, [type(message) for message in bundle]) == (3, [m.StealTasks])
+
+
 def test_what_follows_from_one_workers_value_is_shared_with_idle_workers() -> None:
     """Task Bench's sweep and nearest neighbours: one worker got every task, the other none."""
     env = SchedulerEnvironment(workers=2)  # tasks of 0.1 s
