@@ -112,10 +112,15 @@ class DeclareValues(Message):
 
 @dataclass(slots=True)
 class ReplicateKeys(Message):
-    """Copy each value to all of `ranks`, through a tree of the workers that have it already."""
+    """Copy each value to all of `ranks`, through a tree of the workers that have it already.
+
+    When nothing is left to be copied the scheduler answers to `request`, unless that is 0, with the
+    keys that have no value any more.
+    """
 
     keys: list[Key]
     ranks: list[Rank]
+    request: int = 0
 
 
 @dataclass(slots=True)
@@ -221,7 +226,7 @@ class KeysCancelled(Message):
 
 @dataclass(slots=True)
 class Answer(Message):
-    """The answer to `AskScheduler`."""
+    """The answer to `AskScheduler` or `ReplicateKeys`."""
 
     request: int
     body: Any

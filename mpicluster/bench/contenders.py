@@ -26,6 +26,8 @@ from mpicluster.bench.launching import RANKS, measure_launches
 from mpicluster.bench.program import Request, say, write
 from mpicluster.bench.rows import Row
 from mpicluster.bench.watching import Watcher, run_and_watch
+from mpicluster.cli.bench import MINUTES_HELP
+from mpicluster.cli.run import positive
 from mpicluster.cluster.allocation import find_allocation
 from mpicluster.cluster.launch import Launch, build_command, find_launcher, find_library
 from mpicluster.errors import MpiclusterError
@@ -110,7 +112,8 @@ def run(request: Request, names: Sequence[str], workers: int) -> int:
             options = options_of(contender, replace(request, only=inside), part)
             command = command_of(contender, workers, options)
             watcher.begin(contender.name)
-            trouble = run_and_watch(command, CONTENDER_S_MAX[request.level], watcher, folder)
+            limit_s = max(CONTENDER_S_MAX[request.level], 120.0 * (request.minutes or 0))
+            trouble = run_and_watch(command, limit_s, watcher, folder)
             if part.is_file():
                 part_about, part_rows = report.read_rows(part)
                 rows += part_rows
@@ -166,10 +169,8 @@ def main(words: Sequence[str] | None = None) -> int:
         level.add_argument(f"--{name}", dest="level", action="store_const", const=name, help=text)
     parser.set_defaults(level="all")
     parser.add_argument("--only", default="", help="cases, with commas between them")
-    parser.add_argument("--repeat", type=int, help="runs of each case")
-    parser.add_argument(
-        "--minutes", type=int, help="time for the cases of each; with less, fewer runs of each case"
-    )
+    parser.add_argument("--repeat", type=positive, help="runs of each case")
+    parser.add_argument("--minutes", type=positive, help=f"for each of them, {MINUTES_HELP}")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of each")
     names = ",".join(contender.name for contender in CONTENDERS)
     parser.add_argument("--contenders", default=names, help=f"who takes part ({names})")

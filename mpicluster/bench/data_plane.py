@@ -18,7 +18,7 @@ from mpicluster.bench.case import Case, LeftOut
 COPIES: Final = 5
 #: Values that tasks take one after the other, if they have no more bytes than this together.
 IN_TURN: Final = 8
-IN_TURN_BYTES: Final = 2_000_000_000
+IN_TURN_BYTES: Final = 1_000_000_000
 #: Sizes in bytes.
 SIZES: Final = (
     1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 200_000_000, 1_000_000_000,

@@ -13,6 +13,8 @@ from mpicluster.bench.rows import Row
 ROW_S_MAX: Final = {"tiny": 5.0, "quick": 4.0, "all": 45.0}
 #: A size that would take longer than this, going by the one before, is left out.
 RUN_S_MAX: Final = {"tiny": 60.0, "quick": 15.0, "all": 240.0}
+#: Or longer than this share of the time for the whole: the other cases are worth more.
+RUN_SHARE_MAX: Final = 0.1
 #: After this time no new case begins.
 ALL_S_MAX: Final = {"tiny": 60.0, "quick": 48.0, "all": 3600.0}
 REPEATS: Final = {"tiny": 1, "quick": 3, "all": 5}
@@ -82,7 +84,7 @@ def _measure_case(backend: Backend, case: Case, plan: Plan, clock: Clock) -> Ite
         if row_s <= 0:
             yield _without(row, "left out: the time for the whole is over")
             continue
-        if expected_s > RUN_S_MAX[plan.level]:
+        if expected_s > min(RUN_S_MAX[plan.level], RUN_SHARE_MAX * plan.seconds):
             yield _without(row, f"left out: one run would take about {expected_s:.0f} s")
             continue
         try:

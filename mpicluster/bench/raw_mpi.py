@@ -6,8 +6,8 @@ blocking call of MPI would keep their cores busy.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psutil
@@ -134,21 +134,37 @@ def _send_large(
     """
     if comm.rank not in (source, target):
         return []
-    with _own_core(int(comm.rank == target)):
+    make_array(1)  # what numpy starts when it is imported may use all cores
+    with _core_apart(int(comm.rank == target)):
         return _send_each(comm, source, target, plan, sizes)
 
 
 @contextmanager
-def _own_core(index: int) -> Iterator[None]:
-    """Keep this rank on one core: MPI spins in `Send`, and would hold up a peer on the same core
-    until the kernel takes that away from it.
+def _core_apart(number: int) -> Iterator[None]:
+    """Keep this rank on the first or the second core (0 or 1). MPI spins in `Send`: on the same core
+    the receiver could not run until the kernel interrupts the sender, some milliseconds later.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[index % len(cores)]})
+    allowed = os.sched_getaffinity(0)
+    cores = _cores(allowed)
+    with suppress(OSError):
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
+
+
+def _cores(processors: Iterable[int]) -> list[int]:
+    """Return one processor of each core; its others share the core's units (proc(5), sysfs)."""
+    siblings: dict[str, int] = {}
+    for processor in sorted(processors):
+        path = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list"
+        found = str(processor)
+        with suppress(OSError), open(path) as file:
+            found = file.read()
+        siblings.setdefault(found, processor)
+    return list(siblings.values())
 
 
 def _send_each(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Ranks where no batch system says how many hosts there are: two workers, so that values move.
 RANKS_OF_ONE_HOST = 4
+MINUTES_HELP = "about how long the cases may take; with less, fewer runs, then fewer cases"
 
 
 def add_command(commands: Any) -> None:
@@ -36,9 +37,7 @@ def add_command(commands: Any) -> None:
         "--only", default="", metavar="NAMES", help="these cases, with commas between them"
     )
     group.add_argument("--repeat", type=run.positive, help="runs of each case")
-    group.add_argument(
-        "--minutes", type=run.positive, help="time for all cases; with less, fewer runs of each"
-    )
+    group.add_argument("--minutes", type=run.positive, help=MINUTES_HELP)
     group.add_argument(
         "--scale", action="store_true",
         help="one scheduler against thousands of simulated workers, without MPI",

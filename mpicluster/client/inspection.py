@@ -24,6 +24,10 @@ class Inspection(ClientBase):
         """Ask the scheduler a question of `scheduler.answers` and return its answer."""
         with self._loop.lock:
             request = self._loop.core.ask(question, arguments or [])
+        return self._answer_to(request)
+
+    def _answer_to(self, request: int) -> Any:
+        """Wait for an answer of the scheduler and return it."""
         answers = self._loop.core.answers
         self._loop.wait_until(lambda: request in answers)
         return answers.pop(request)

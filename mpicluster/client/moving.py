@@ -124,8 +124,9 @@ class Moving(Inspection):
     def replicate(self, futures: Any, n: int | None = None, workers: Any = None) -> None:
         """Copy values to `n` of the workers (default: all of them) and wait for the copies.
 
-        Raises what a future's task raised, `CancelledError` for a cancelled future, and
-        `ValueError` if there would be no copy at all.
+        Workers that are lost meanwhile are not waited for. Raises what a future's task raised,
+        `CancelledError` for a cancelled future, `LostValueError` for a value whose last worker is
+        lost before it has been copied, and `ValueError` if there would be no copy at all.
 
         >>> future = client.submit(sum, [1, 2])
         >>> client.replicate([future])
@@ -141,14 +142,13 @@ class Moving(Inspection):
         for future in found.values():
             self.wait_for_record(future._record, None)  # noqa: SLF001
             raise_error_of(future._record)  # noqa: SLF001
+        if not keys:
+            return
         with self.lock:
-            self._loop.core.to_scheduler(m.ReplicateKeys(keys, ranks))
-        wanted = set(ranks)
-        while True:
-            holders = self.ask("who_has", keys)
-            if all(wanted <= set(holders.get(key, ())) for key in keys):
-                return
-            self._loop.wait_until(lambda: False, 0.002)
+            request = self._loop.core.next_number()
+            self._loop.core.to_scheduler(m.ReplicateKeys(keys, ranks, request))
+        for key in self._answer_to(request):
+            raise_error_of(found[key]._record)  # noqa: SLF001
 
 
 def _put_values_in(shape: Any, values: dict[Key, Any]) -> Any:

@@ -4,6 +4,7 @@ The contract of a core: `receive` takes note and never decides where tasks go, `
 once and empties the outbox. No clock, no I/O, no values, no user code.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ from mpicluster.scheduler.sending import compute_tasks, news_for_clients
 from mpicluster.scheduler.stealing import choose_steals
 
 Outgoing = list[tuple[Rank, list[m.Message]]]
-#: For so long tasks are not taken back from workers while there are messages to be received, in
+#: No tasks are taken back from workers while there may be more messages, but for at most so long, in
 #: seconds. Of 10 000 workers with ten short tasks each, half seemed to be behind.
 MORE_S_MAX = 1.0
 
@@ -90,8 +91,8 @@ class SchedulerCore(FromClients):
     def outgoing(self, now: float, *, more: bool = False) -> Outgoing:
         """Decide, and return what to send to whom.
 
-        With `more` there are messages that have arrived and come next: who seems to be behind may
-        have reported in one of them.
+        With `more` there may be messages that have arrived and come next: who seems to be behind
+        may have reported in one of them.
         """
         state = self.state
         state.now = now
@@ -107,10 +108,15 @@ class SchedulerCore(FromClients):
             for message in compute_tasks(worker, tasks):
                 self._send(worker.rank, message)
         if self.replication.wanted:
-            for worker, holders in self.replication.next_copies().items():
+            orders, over = self.replication.next_copies()
+            for worker, holders in orders.items():
                 self._send(worker.rank, m.AcquireValues(holders))
-        due = self._next_balance + (MORE_S_MAX if more else 0.0)
-        if now >= due and not self._stopping:
+            for request in over:
+                if request.client in state.clients:
+                    self._send(request.client, m.Answer(request.request, request.gone))
+        self._more_since = min(self._more_since, now) if more else math.inf
+        long = now - self._more_since >= MORE_S_MAX
+        if now >= self._next_balance and (long or not more) and not self._stopping:
             self._next_balance = now + self.config.balance_interval_s
             self._steal()
         for client, message in news_for_clients(state):

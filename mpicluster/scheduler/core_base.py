@@ -3,6 +3,8 @@
 The records, the outbox, and the few things that concern clients and workers alike.
 """
 
+import math
+
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.ids import ClientId, Rank
@@ -30,6 +32,8 @@ class CoreBase:
         self._waiting_clients: list[ClientId] = []
         self._outbox: dict[Rank, list[m.Message]] = {}
         self._next_balance = 0.0
+        #: Since when each call of `outgoing` was told that there may be more messages.
+        self._more_since = math.inf
         self._some_lost = False
 
     def _send(self, rank: Rank, message: m.Message) -> None:

@@ -129,11 +129,11 @@ class FromClients(CoreBase):
             else:
                 state.arriving[key] = rank
 
-    def _on_replicate_keys(self, _source: ClientId, message: m.ReplicateKeys) -> None:
+    def _on_replicate_keys(self, source: ClientId, message: m.ReplicateKeys) -> None:
         for key in message.keys:
-            task = self.state.tasks.get(key)
-            if task is not None:
-                self.replication.want(task, message.ranks)
+            self.replication.want(key, message.ranks)
+        if message.request:
+            self.replication.tell_end(source, message.request, message.keys)
 
     def _on_want_keys(self, source: ClientId, message: m.WantKeys) -> None:
         client = self._client(source)

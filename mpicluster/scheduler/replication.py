@@ -6,9 +6,22 @@ On a host that has the value its workers use it where it lies, so each link carr
 """
 
 from collections import deque
+from dataclasses import dataclass
 
-from mpicluster.ids import Key, Rank
+from mpicluster.ids import ClientId, Key, Rank
 from mpicluster.scheduler.records import SchedulerState, TaskRecord, TaskState, WorkerRecord
+
+
+@dataclass(slots=True)
+class CopyRequest:
+    """Who waits for which copies."""
+
+    client: ClientId
+    request: int
+    #: {key: None} of values that have not been copied yet.
+    left: dict[Key, None]
+    #: Keys that have no value any more.
+    gone: list[Key]
 
 
 class Replication:
@@ -23,14 +36,22 @@ class Replication:
         #: {key: what the last plan was made of: `who_has`, how many wanted, how many on their way}.
         #: The same again would give nothing new.
         self._planned: dict[Key, tuple[tuple[WorkerRecord, ...], int, int]] = {}
+        #: {key: requests that wait for its copies}.
+        self._requests: dict[Key, list[CopyRequest]] = {}
 
-    def want(self, task: TaskRecord, ranks: list[Rank]) -> None:
+    def want(self, key: Key, ranks: list[Rank]) -> None:
         """Ask for copies of a value on `ranks`."""
-        wanted = self.wanted.setdefault(task.key, {})
-        sending = self.sending.setdefault(task.key, {})
+        wanted = self.wanted.setdefault(key, {})
+        sending = self.sending.setdefault(key, {})
         for rank in ranks:
             if rank not in sending:
                 wanted[rank] = None
+
+    def tell_end(self, client: ClientId, request: int, keys: list[Key]) -> None:
+        """Let `next_copies` return a request when nothing is left to be copied for it."""
+        found = CopyRequest(client, request, dict.fromkeys(keys), [])
+        for key in found.left:
+            self._requests.setdefault(key, []).append(found)
 
     def missed(self, key: Key, target: Rank) -> None:
         """A worker did not find the value where it was to fetch it: plan its copy anew."""
@@ -44,18 +65,22 @@ class Replication:
         for sending in self.sending.values():
             sending.pop(rank, None)
 
-    def next_copies(self) -> dict[WorkerRecord, list[list[object]]]:
-        """Return what to tell which worker: rows (key, size, [source rank])."""
+    def next_copies(self) -> tuple[dict[WorkerRecord, list[list[object]]], list[CopyRequest]]:
+        """Return what to tell which worker, rows (key, size, [source rank]), and the requests for
+        which nothing is left to be copied.
+        """
         orders: dict[WorkerRecord, list[list[object]]] = {}
+        over: list[CopyRequest] = []
         for key in list(self.wanted):
             task = self.state.tasks.get(key)
             if task is None or task.state in (TaskState.RELEASED, TaskState.ERRED):
-                self._forget(key)
-            elif task.state is TaskState.MEMORY:
-                self._plan(task, orders)
-        return orders
+                over += self._forget(key, gone=True)
+            elif task.state is TaskState.MEMORY and not self._plan(task, orders):
+                over += self._forget(key, gone=False)
+        return orders, over
 
-    def _plan(self, task: TaskRecord, orders: dict[WorkerRecord, list[list[object]]]) -> None:
+    def _plan(self, task: TaskRecord, orders: dict[WorkerRecord, list[list[object]]]) -> bool:
+        """Plan the next copies of a value; return whether any are wanted or on their way."""
         wanted, sending = self.wanted[task.key], self.sending[task.key]
         planned = self._planned.get(task.key)
         # The same tuple, not an equal one: a thousand holders are not compared at each decision.
@@ -63,7 +88,7 @@ class Replication:
             planned is not None and planned[0] is task.who_has
             and planned[1:] == (len(wanted), len(sending))
         ):
-            return
+            return True
         for holder in task.who_has:
             sending.pop(holder.rank, None)
             wanted.pop(holder.rank, None)
@@ -85,14 +110,21 @@ class Replication:
             del wanted[rank]
             sending[rank] = source.rank
             orders.setdefault(target, []).append([task.key, task.nbytes, [source.rank]])
-        if not wanted and not sending:
-            self._forget(task.key)
-            return
         self._planned[task.key] = (task.who_has, len(wanted), len(sending))
+        return bool(wanted or sending)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: Key, *, gone: bool) -> list[CopyRequest]:
+        """Expect no copies of a value any more; return the requests that are over with that."""
         del self.wanted[key], self.sending[key]
         self._planned.pop(key, None)
+        over = []
+        for request in self._requests.pop(key, ()):
+            del request.left[key]
+            if gone:
+                request.gone.append(key)
+            if not request.left:
+                over.append(request)
+        return over
 
     def _host(self, rank: Rank) -> str:
         worker = self.state.workers.get(rank)

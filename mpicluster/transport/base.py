@@ -57,7 +57,7 @@ class Transport(ABC):
     def __init__(self) -> None:
         self.allocate: Allocate = allocate_privately
         self.give_up: GiveUp = forget_buffers
-        #: The last call of `receive` has left nothing behind that had arrived.
+        #: The last call of `receive` has seen that nothing is left.
         self.drained = True
 
     @abstractmethod

@@ -146,6 +146,8 @@ class Ladder:
 
     def _listen(self, now: float, end: float) -> None:
         """Sleep until something has come, which rings, at most until `end`."""
+        if now >= end:
+            return
         hush, arrived = self._transport.hush, self._arrived
         looks, sleep_s = 0, 0.0
         if hush():

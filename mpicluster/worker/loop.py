@@ -350,10 +350,9 @@ class WorkerLoop:
     def _drain(self, link: SlotLink, now: float) -> None:
         """Take the results that a slot had sent before it ended."""
         for reader in link.readers.values():
-            while messages := reader.read():
-                for message in messages:
-                    if not isinstance(message, p.WantSegment):
-                        self._take_from_slot(link, message, now)
+            for message in reader.read_all():
+                if not isinstance(message, p.WantSegment):
+                    self._take_from_slot(link, message, now)
 
     def _flush_slots(self) -> None:
         """Send on to slots, and wake up when one that is full takes more."""

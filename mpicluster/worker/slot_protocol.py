@@ -206,14 +206,14 @@ def pack(messages: Iterable[Any]) -> bytes:
 class PacketReader:
     """Cuts what arrives on a socket into packets.
 
-    It receives into memory that it keeps. Fresh memory of that size comes from the kernel each
-    time, with three system calls and two page faults: as long as all else that a worker does with a
-    short task's result.
+    It receives into memory that it keeps. Fresh memory of `RECEIVE_BYTES` would come from the kernel
+    each time, with three system calls and two page faults, which takes as long as all else that a
+    worker does with a short task's result.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._buffer = _untouched_memory(RECEIVE_BYTES)
         #: So much of it is the beginning of a packet.
         self._filled = 0
 
@@ -254,10 +254,15 @@ class PacketReader:
         self._filled = filled - start
         size = max(RECEIVE_BYTES, needed if self._filled else 0)
         if size != len(buffer):
-            self._buffer = memoryview(bytearray(size))
-        if self._buffer is not buffer or start:
+            self._buffer = _untouched_memory(size)
+        if self._filled and (start or size != len(buffer)):
             self._buffer[: self._filled] = buffer[start:filled]
         return messages
+
+
+def _untouched_memory(nbytes: int) -> memoryview:
+    """Return memory of which the kernel gives what is used; `bytearray` writes all of it."""
+    return memoryview(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class Board:

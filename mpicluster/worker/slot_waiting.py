@@ -35,4 +35,5 @@ class Waiting:
                 os.sched_yield()
             else:
                 poll()
+                break
         self._last_wait_s = clock() - started

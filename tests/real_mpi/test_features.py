@@ -189,7 +189,7 @@ import os, sys, time
 import numpy as np
 from mpicluster import Client
 with Client() as client:
-    # They are there as soon as the workers are, not only when these report for the first time.
+    # Metrics are there as soon as the workers are, not only after their first regular report.
     info = client.scheduler_info()["workers"].values()
     print([worker["metrics"]["spilled_bytes"] for worker in info])
     blocks = client.map(np.full, [6_000_000] * 24, range(24))

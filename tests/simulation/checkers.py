@@ -47,6 +47,8 @@ def check_results(world: "World") -> None:
             )
     wanted = world.scheduler.replication.wanted
     assert not wanted, f"copies of {wanted} were never made"
+    for client in world.clients.values():
+        assert client.left or not client.copying, f"{client.client} waits for {client.copying}"
     for key in world.faults.script.fire_and_forget:
         outcome = world.plan.outcomes[key]
         closure = world.plan.closures[key]

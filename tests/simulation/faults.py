@@ -348,7 +348,7 @@ class Script:
         choices = self.world.choices
         keys = pick_some(choices, client.held(FINISHED), 3)
         ranks = pick_some(choices, list(self.world.workers), 8)
-        client.core.to_scheduler(m.ReplicateKeys(keys, ranks))
+        client.replicate(keys, ranks)
         return f"wants {keys} on {ranks}"
 
     def _want(self, client: SimClient) -> str:

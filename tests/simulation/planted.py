@@ -157,6 +157,10 @@ BUGS: list[Bug] = [
         "planned[0] is task.who_has", "len(planned[0]) == len(task.who_has)",
     ),
     Bug(
+        "do not tell who waits for copies that all are there", Replication._forget,
+        "if not request.left:", "if gone and not request.left:",
+    ),
+    Bug(
         "let tasks wait for a restriction that nobody can meet any more",
         SchedulerCore._fail_hopeless, "and not task.group.workers", "and False",
     ),

@@ -35,6 +35,8 @@ class SimClient:
         self.fetches: dict[int, tuple[Rank, dict[Key, None]]] = {}
         #: {request: key} of questions where a value is.
         self.questions: dict[int, Key] = {}
+        #: Requests for copies that have not been answered.
+        self.copying: dict[int, list[Key]] = {}
         self.gathering = False
         self.left = False
         self.core.to_scheduler(m.ClientStarted({}))
@@ -68,6 +70,9 @@ class SimClient:
                     if rank == message.rank:
                         for key in list(keys):
                             self._take_value(request, key, None)
+            elif isinstance(message, m.Answer) and message.request in self.copying:
+                keys = self.copying.pop(message.request)
+                assert set(self.core.answers.pop(message.request)) <= set(keys)
             elif isinstance(message, m.Answer):
                 key = self.questions.pop(message.request)
                 ranks = self.core.answers.pop(message.request).get(key)
@@ -177,6 +182,13 @@ class SimClient:
         for key in keys:
             self.core.drop_reference(self.futures.pop(key))
             self.values.pop(key, None)
+
+    def replicate(self, keys: list[Key], ranks: list[Rank]) -> None:
+        """Ask for copies, and for an answer when they are there."""
+        request = self.core.next_number()
+        if keys:
+            self.copying[request] = keys
+            self.core.to_scheduler(m.ReplicateKeys(keys, ranks, request))
 
     def cancel(self, keys: list[Key], force: bool) -> None:
         """Give tasks up, as `Client.cancel` does."""

@@ -278,7 +278,8 @@ class World:
             for message in messages:
                 core.receive(source, message, self.now)
                 checks.check_state(core.state, decided=False)
-        for rank, bundle in core.outgoing(self.now):
+        more = bool(self.network.waiting(SCHEDULER_RANK, self.step_number))
+        for rank, bundle in core.outgoing(self.now, more=more):
             self.send(SCHEDULER_RANK, rank, bundle)
             if any(isinstance(message, m.ComputeTasks) for message in bundle):
                 assert not core.state.workers[rank].paused, f"paused worker {rank} gets tasks"

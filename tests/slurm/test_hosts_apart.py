@@ -46,6 +46,20 @@ with Client() as client:
     print(f"made on {made}, used on {used}, right: {right}")
 """
 
+BROADCAST = """
+import numpy
+from mpicluster import Client
+
+def look(array):
+    return float(array[0] + array[-1])
+
+with Client() as client:
+    workers = list(client.nthreads())
+    value = client.scatter(numpy.arange(25_000_000.0), broadcast=True)
+    tasks = [client.submit(look, value, workers=[worker], pure=False) for worker in workers]
+    print(f"seen by {len(workers)} workers: {set(client.gather(tasks))}")
+"""
+
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -104,8 +118,18 @@ def network_of(apart: Path) -> dict[str, Any]:
 
 def bytes_from(apart: Path, host: str) -> int:
     """Return how many bytes a host has sent through its card."""
+    return _read_link(apart, host, "rx_bytes")
+
+
+def bytes_to(apart: Path, host: str) -> int:
+    """Return how many bytes have come to a host's card."""
+    return _read_link(apart, host, "tx_bytes")
+
+
+def _read_link(apart: Path, host: str, name: str) -> int:
+    """Return what our end of a host's link has counted."""
     link = network_of(apart)["links"][host]
-    return int(Path(f"/sys/class/net/{link}/statistics/rx_bytes").read_text())
+    return int(Path(f"/sys/class/net/{link}/statistics/{name}").read_text())
 
 
 def fastest_connection_ms(apart: Path, host: str) -> float:
@@ -139,6 +163,22 @@ def test_200_mb_from_one_host_to_another(
     assert ended.status == 0, ended
     assert "made on n3, used on n2, right: True" in ended.log, ended
     assert bytes_from(apart, "n3") - before >= 200_000_000
+
+
+@pytest.mark.parametrize(("found", "launcher"), WAYS)
+def test_a_broadcast_of_200_mb_comes_to_each_host_once(
+    apart: Path, way: str, script: Script, found: Environment, launcher: str
+) -> None:
+    before = {host: bytes_to(apart, host) for host in ("n1", "n2", "n3")}
+    options = "--workers-per-node", "3"
+    ended = run_job("--nodes=3", way, *options, str(script(BROADCAST)))
+    assert ended.status == 0, ended
+    assert "seen by 9 workers: {24999999.0}" in ended.log, ended
+    came = {host: (bytes_to(apart, host) - start) / 200e6 for host, start in before.items()}
+    # The script's host has the array, but no worker there had before one of another host.
+    assert came["n1"] < 1.1, came
+    assert 1.0 <= came["n2"] < 1.1, came
+    assert 1.0 <= came["n3"] < 1.1, came
 
 
 @pytest.mark.parametrize(("found", "launcher"), WAYS)

@@ -223,6 +223,38 @@ def test_failed_copy_is_made_from_another_holder() -> None:
     assert not env.core.replication.sending
 
 
+def test_who_asked_for_copies_hears_when_all_are_there() -> None:
+    env = SchedulerEnvironment(workers=3)
+    env.have("a")
+    env.have("b")
+    keys = [env.key("a"), env.key("b")]
+    env.say(CLIENT, m.ReplicateKeys(keys, [3, 4, 5], 7))
+    assert env.take(4, m.AcquireValues).holders == [[key, NBYTES, [3]] for key in keys]
+    assert env.take(5, m.AcquireValues).holders == [[key, NBYTES, [3]] for key in keys]
+    env.say(4, m.ValuesAdded(keys, [NBYTES, NBYTES]))
+    env.say(5, m.ValuesAdded(keys[:1], [NBYTES]))
+    env.nothing_left()
+    env.say(5, m.ValuesAdded(keys[1:], [NBYTES]))
+    assert env.take(CLIENT, m.Answer) == m.Answer(7, [])
+    env.say(CLIENT, m.ReplicateKeys(keys, [4], 8))
+    assert env.take(CLIENT, m.Answer) == m.Answer(8, [])
+    env.nothing_left()
+
+
+def test_who_asked_for_copies_hears_that_a_worker_or_a_value_is_lost() -> None:
+    """Once it asked again and again who has the values, for ever."""
+    env = SchedulerEnvironment(workers=3, survive="ranks")
+    env.have("a")
+    env.say(CLIENT, m.ReplicateKeys([env.key("a")], [4, 5], 7))
+    env.take(4, m.AcquireValues)
+    env.take(5, m.AcquireValues)
+    env.say(4, m.ValuesAdded([env.key("a")], [NBYTES]))
+    env.lose(5)
+    assert env.take(CLIENT, m.Answer) == m.Answer(7, [])
+    env.say(CLIENT, m.ReplicateKeys([env.key("a"), 99], [3, 4], 8))
+    assert env.take(CLIENT, m.Answer) == m.Answer(8, [99])
+
+
 def test_copy_for_a_lost_worker_does_not_block_the_others() -> None:
     env = SchedulerEnvironment(workers=3, survive="ranks")
     env.have("a")
@@ -266,10 +298,10 @@ def test_tasks_are_taken_from_a_worker_although_more_and_more_arrives() -> None:
     env.say(4, m.WorkerPaused(True))
     env.submit("a", "b")
     env.sent.clear()
-    env.say(4, m.WorkerPaused(False))
-    env.nothing_left()
-    env.now = 5.0
-    ((rank, bundle),) = env.core.outgoing(env.now, more=True)
+    env.say(4, m.WorkerPaused(False), decide=False)
+    assert env.core.outgoing(0.5, more=True) == []
+    assert env.core.outgoing(1.4, more=True) == []
+    ((rank, bundle),) = env.core.outgoing(1.6, more=True)
     assert (rank, [type(message) for message in bundle]) == (3, [m.StealTasks])
 
 
