@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -141,8 +142,10 @@ def _send_large(
 
 @contextmanager
 def _core_apart(number: int) -> Iterator[None]:
-    """Keep this rank on the first or the second core (0 or 1). MPI spins in `Send`: on the same core
-    the receiver could not run until the kernel interrupts the sender, some milliseconds later.
+    """Keep this rank on the first or the second core (0 or 1).
+
+    MPI spins in `Send`: on the same core the receiver could not run until the kernel interrupts the
+    sender, some milliseconds later.
     """
     allowed = os.sched_getaffinity(0)
     cores = _cores(allowed)
@@ -159,10 +162,8 @@ def _cores(processors: Iterable[int]) -> list[int]:
     """Return one processor of each core; its others share the core's units (proc(5), sysfs)."""
     siblings: dict[str, int] = {}
     for processor in sorted(processors):
-        path = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list"
-        found = str(processor)
-        with suppress(OSError), open(path) as file:
-            found = file.read()
+        path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        found = path.read_text() if path.is_file() else str(processor)
         siblings.setdefault(found, processor)
     return list(siblings.values())
 

@@ -33,8 +33,8 @@ from mpicluster.scheduler.sending import compute_tasks, news_for_clients
 from mpicluster.scheduler.stealing import choose_steals
 
 Outgoing = list[tuple[Rank, list[m.Message]]]
-#: No tasks are taken back from workers while there may be more messages, but for at most so long, in
-#: seconds. Of 10 000 workers with ten short tasks each, half seemed to be behind.
+#: No tasks are taken back from workers while there may be more messages, but at most for so long,
+#: in seconds. Of 10 000 workers with ten short tasks each, half seemed to be behind.
 MORE_S_MAX = 1.0
 
 

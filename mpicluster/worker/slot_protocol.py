@@ -206,8 +206,8 @@ def pack(messages: Iterable[Any]) -> bytes:
 class PacketReader:
     """Cuts what arrives on a socket into packets.
 
-    It receives into memory that it keeps. Fresh memory of `RECEIVE_BYTES` would come from the kernel
-    each time, with three system calls and two page faults, which takes as long as all else that a
+    It receives into memory that it keeps. Fresh memory of `RECEIVE_BYTES` would come from the
+    kernel each time, with three system calls and two page faults, which takes as long as all else that a
     worker does with a short task's result.
     """
 

@@ -70,14 +70,18 @@ class SimClient:
                     if rank == message.rank:
                         for key in list(keys):
                             self._take_value(request, key, None)
-            elif isinstance(message, m.Answer) and message.request in self.copying:
-                keys = self.copying.pop(message.request)
-                assert set(self.core.answers.pop(message.request)) <= set(keys)
             elif isinstance(message, m.Answer):
-                key = self.questions.pop(message.request)
-                ranks = self.core.answers.pop(message.request).get(key)
-                if ranks and key in self.core.records:
-                    self.core.records[key].rank = ranks[0]
+                self._take_answer(message.request)
+
+    def _take_answer(self, request: int) -> None:
+        body = self.core.answers.pop(request)
+        if request in self.copying:
+            assert set(body) <= set(self.copying.pop(request))
+            return
+        key = self.questions.pop(request)
+        ranks = body.get(key)
+        if ranks and key in self.core.records:
+            self.core.records[key].rank = ranks[0]
 
     def _take_value(self, request: int, key: Key, value: bytes | None) -> None:
         found = self.fetches.get(request)

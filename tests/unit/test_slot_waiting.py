@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,6 @@ def test_what_the_worker_reads_does_not_wake_the_slot(ends: Ends) -> None:
 
 def status_of(pid: int, name: str) -> str:
     """Return a field of a process's status, see proc(5)."""
-    with open(f"/proc/{pid}/status") as file:
-        (line,) = [line for line in file if line.startswith(f"{name}:")]
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name}:")]
     return line.split()[1]
