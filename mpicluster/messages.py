@@ -112,15 +112,11 @@ class DeclareValues(Message):
 
 @dataclass(slots=True)
 class ReplicateKeys(Message):
-    """Copy each value to all of `ranks`, through a tree of the workers that have it already.
-
-    When nothing is left to be copied the scheduler answers to `request`, unless that is 0, with the
-    keys that have no value any more.
-    """
+    """Copy values to all `ranks`, as a tree; the answer names the keys that have none any more."""
 
     keys: list[Key]
     ranks: list[Rank]
-    request: int = 0
+    request: int = 0  # 0: no answer is wanted
 
 
 @dataclass(slots=True)

@@ -207,8 +207,8 @@ class PacketReader:
     """Cuts what arrives on a socket into packets.
 
     It receives into memory that it keeps. Fresh memory of `RECEIVE_BYTES` would come from the
-    kernel each time, with three system calls and two page faults, which takes as long as all else that a
-    worker does with a short task's result.
+    kernel each time, with three system calls and two page faults, which takes as long as all else
+    that a worker does with a short task's result.
     """
 
     def __init__(self, sock: socket.socket) -> None:
