@@ -13,13 +13,15 @@ from mpicluster.bench.rows import Row
 ROW_S_MAX: Final = {"tiny": 5.0, "quick": 4.0, "all": 45.0}
 #: A size that would take longer than this, going by the one before, is left out.
 RUN_S_MAX: Final = {"tiny": 60.0, "quick": 15.0, "all": 240.0}
-#: Or longer than this share of the time for the whole: the other cases are worth more.
+#: Or longer than this share of the minutes that were given: the other cases are worth more.
 RUN_SHARE_MAX: Final = 0.1
 #: After this time no new case begins.
 ALL_S_MAX: Final = {"tiny": 60.0, "quick": 48.0, "all": 3600.0}
 REPEATS: Final = {"tiny": 1, "quick": 3, "all": 5}
 #: Units of sizes with which the time of a run grows.
 GROW_WITH_SIZE: Final = frozenset({"tasks", "bytes", "chunks", "partitions"})
+#: Smaller values take as long as one of so many bytes: what counts is the way of a task.
+FIRST_BYTES: Final = 1_000_000
 #: What has a size at this level is done once at that size before it is measured.
 WARM_LEVEL: Final = "tiny"
 
@@ -32,12 +34,17 @@ class Plan:
     repeats: int
     #: Time for the whole, in seconds.
     seconds: float
+    #: A size of which one run would take longer is left out.
+    run_s_max: float
 
 
 def make_plan(level: str, repeats: int | None, minutes: int | None = None) -> Plan:
     """Return a plan; `repeats` and `minutes` instead of the level's own numbers."""
-    seconds = ALL_S_MAX[level] if minutes is None else 60.0 * minutes
-    return Plan(level, repeats or REPEATS[level], seconds)
+    seconds, run_s_max = ALL_S_MAX[level], RUN_S_MAX[level]
+    if minutes is not None:
+        seconds = 60.0 * minutes
+        run_s_max = min(run_s_max, RUN_SHARE_MAX * seconds)
+    return Plan(level, repeats or REPEATS[level], seconds, run_s_max)
 
 
 def measure(
@@ -79,12 +86,12 @@ def _measure_case(backend: Backend, case: Case, plan: Plan, clock: Clock) -> Ite
     last_s, last_size = 0.0, 1
     for position, size in enumerate(sizes_of(case, plan.level)):
         row = Row(backend.name, case.name, size, case.unit, [], "", case.size_unit)
-        expected_s = last_s * size / last_size if case.size_unit in GROW_WITH_SIZE else last_s
+        expected_s = last_s * _growth(case.size_unit, last_size, size)
         row_s = clock.next_row()
         if row_s <= 0:
             yield _without(row, "left out: the time for the whole is over")
             continue
-        if expected_s > min(RUN_S_MAX[plan.level], RUN_SHARE_MAX * plan.seconds):
+        if expected_s > plan.run_s_max:
             yield _without(row, f"left out: one run would take about {expected_s:.0f} s")
             continue
         try:
@@ -100,6 +107,14 @@ def _measure_case(backend: Backend, case: Case, plan: Plan, clock: Clock) -> Ite
             return
         else:
             yield Row(row.contender, row.case, size, row.unit, values, "", row.size_unit)
+
+
+def _growth(unit: str, last_size: int, size: int) -> float:
+    """Return how many times as long a run of the next size may take."""
+    if unit not in GROW_WITH_SIZE:
+        return 1.0
+    least = FIRST_BYTES if unit == "bytes" else 1
+    return max(size, least) / max(last_size, least)
 
 
 def _runs(

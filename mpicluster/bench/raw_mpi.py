@@ -163,7 +163,9 @@ def _cores(processors: Iterable[int]) -> list[int]:
     siblings: dict[str, int] = {}
     for processor in sorted(processors):
         path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
-        found = path.read_text() if path.is_file() else str(processor)
+        found = str(processor)
+        with suppress(OSError):
+            found = path.read_text()
         siblings.setdefault(found, processor)
     return list(siblings.values())
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpicluster.absent import OF_FUTURES, refuse_attribute
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
-from mpicluster.errors import CancelledError
+from mpicluster.errors import CancelledError, LostValueError
 from mpicluster.ids import Key
 from mpicluster.serialization.exceptions import from_error, trace_from
 
@@ -197,6 +197,17 @@ def raise_error_of(record: FutureRecord) -> None:
     """
     if record.status in (ERROR, CANCELLED):
         raise _failure_of(record)
+
+
+def raise_lost(record: FutureRecord) -> None:
+    """Raise why a key has no value any more, even if it was finished before."""
+    raise_error_of(record)
+    if record.error is not None:
+        raise from_error(record.error, str(record.name))
+    raise LostValueError(
+        f"The value of {record.name!r} is no longer on any worker. It was released or its worker "
+        "was lost; submit its task again."
+    )
 
 
 def _failure_of(record: FutureRecord) -> BaseException:

@@ -9,7 +9,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.client import gathering
 from mpicluster.client.containers import CONTAINERS, rebuild
-from mpicluster.client.future import Future, raise_error_of
+from mpicluster.client.future import Future, raise_error_of, raise_lost
 from mpicluster.client.inspection import Inspection
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, FutureRecord
 from mpicluster.ids import Key
@@ -148,7 +148,7 @@ class Moving(Inspection):
             request = self._loop.core.next_number()
             self._loop.core.to_scheduler(m.ReplicateKeys(keys, ranks, request))
         for key in self._answer_to(request):
-            raise_error_of(found[key]._record)  # noqa: SLF001
+            raise_lost(found[key]._record)  # noqa: SLF001
 
 
 def _put_values_in(shape: Any, values: dict[Key, Any]) -> Any:

@@ -29,6 +29,7 @@ from mpicluster.scheduler.records import (
     WorkerRecord,
     may_run,
 )
+from mpicluster.scheduler.replication import CopyRequest
 from mpicluster.scheduler.sending import compute_tasks, news_for_clients
 from mpicluster.scheduler.stealing import choose_steals
 
@@ -107,13 +108,11 @@ class SchedulerCore(FromClients):
         for worker, tasks in assigned.items():
             for message in compute_tasks(worker, tasks):
                 self._send(worker.rank, message)
+        copied: list[CopyRequest] = []
         if self.replication.wanted:
-            orders, over = self.replication.next_copies()
+            orders, copied = self.replication.next_copies()
             for worker, holders in orders.items():
                 self._send(worker.rank, m.AcquireValues(holders))
-            for request in over:
-                if request.client in state.clients:
-                    self._send(request.client, m.Answer(request.request, request.gone))
         self._more_since = min(self._more_since, now) if more else math.inf
         long = now - self._more_since >= MORE_S_MAX
         if now >= self._next_balance and (long or not more) and not self._stopping:
@@ -121,6 +120,9 @@ class SchedulerCore(FromClients):
             self._steal()
         for client, message in news_for_clients(state):
             self._send(client, message)
+        for request in copied:  # after the news why a value is gone
+            if request.client in state.clients:
+                self._send(request.client, m.Answer(request.request, request.gone))
         outbox, self._outbox = self._outbox, {}
         # New work goes out first: a worker may be waiting for it, for the rest nobody is.
         bundles = [(worker.rank, outbox.pop(worker.rank)) for worker in assigned]
@@ -129,7 +131,8 @@ class SchedulerCore(FromClients):
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""
-        return self._next_balance if self.state.idle and self.state.working else None
+        waits = self.state.idle and self.state.working and not self._stopping
+        return self._next_balance if waits else None
 
     @property
     def load(self) -> Load:

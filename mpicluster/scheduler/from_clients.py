@@ -132,8 +132,10 @@ class FromClients(CoreBase):
     def _on_replicate_keys(self, source: ClientId, message: m.ReplicateKeys) -> None:
         for key in message.keys:
             self.replication.want(key, message.ranks)
-        if message.request:
+        if message.request and message.keys:
             self.replication.tell_end(source, message.request, message.keys)
+        elif message.request:
+            self._send(source, m.Answer(message.request, []))
 
     def _on_want_keys(self, source: ClientId, message: m.WantKeys) -> None:
         client = self._client(source)

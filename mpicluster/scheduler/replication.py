@@ -14,7 +14,7 @@ from mpicluster.scheduler.records import SchedulerState, TaskRecord, TaskState, 
 
 @dataclass(slots=True)
 class CopyRequest:
-    """Who waits for which copies."""
+    """Who waits for which values: until nobody wants copies of them any more."""
 
     client: ClientId
     request: int

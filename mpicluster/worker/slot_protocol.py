@@ -9,7 +9,6 @@ A value on these sockets is bytes (one pickle) or `[place, extents]`: a range of
 an input, of another file that the worker has open: an arena that it borrows from, or its scratch.
 """
 
-import contextlib
 import mmap
 import socket
 import struct
@@ -232,12 +231,15 @@ class PacketReader:
         gone is for `read` to say.
         """
         messages: list[Any] = []
-        with contextlib.suppress(OSError):  # BlockingIOError: that was all
-            while count := self._socket.recv_into(
-                self._buffer[self._filled :], 0, socket.MSG_DONTWAIT
-            ):
-                messages += self._cut(count)
-        return messages
+        while True:
+            try:
+                place = self._buffer[self._filled :]
+                count = self._socket.recv_into(place, 0, socket.MSG_DONTWAIT)
+            except OSError:  # BlockingIOError: that was all
+                return messages
+            if not count:
+                return messages
+            messages += self._cut(count)
 
     def _cut(self, count: int) -> list[Any]:
         """Return the messages that are complete with `count` more bytes; keep the rest."""
@@ -251,12 +253,13 @@ class PacketReader:
                 break
             messages += CODEC.decode(buffer[start + LENGTH.size : start + needed])
             start += needed
-        self._filled = filled - start
-        size = max(RECEIVE_BYTES, needed if self._filled else 0)
+        rest = filled - start
+        size = max(RECEIVE_BYTES, needed if rest else 0)
         if size != len(buffer):
             self._buffer = _untouched_memory(size)
-        if self._filled and (start or size != len(buffer)):
-            self._buffer[: self._filled] = buffer[start:filled]
+        if rest and (start or size != len(buffer)):
+            self._buffer[:rest] = buffer[start:filled]
+        self._filled = rest
         return messages
 
 

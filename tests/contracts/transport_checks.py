@@ -30,7 +30,7 @@ class Collected:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.messages: list[tuple[Rank, Message]] = []
-        #: How often something was left after a look.
+        #: How often a look did not show that nothing is left.
         self.looks_with_rest = 0
 
     def until(self, done: Callable[[], bool]) -> None:

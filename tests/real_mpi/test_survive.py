@@ -170,6 +170,30 @@ print(client.submit(total, value).result() == 25_000_000 * 24_999_999 // 2)
         assert_lost(ended, 4)
 
 
+def test_lost_while_copies_are_made(runner: Runner, program: Program) -> None:
+    """Who asks for copies on all workers does not wait for one that is gone, nor for a value."""
+    script = program(CLIENT + """
+import threading
+kept = client.scatter("kept", workers=[3])
+lost = client.scatter("lost", workers=[4])
+assert client.submit(len, kept).result() == 4
+stop(4)
+threading.Timer(0.5, end, [4]).start()
+client.replicate([kept])
+(ranks,) = client.who_has([kept]).values()
+print(sorted(ranks))
+try:
+    client.replicate([lost])
+except LostValueError:
+    print("LostValueError")
+until_lost(4)
+""")
+    ended = survive(runner, script)
+    assert ended.stdout.splitlines() == ["[2, 3]", "LostValueError"], ended
+    assert ended.status == 0, ended
+    assert_lost(ended, 4)
+
+
 def test_lost_while_idle(runner: Runner, program: Program) -> None:
     script = program(CLIENT + """
 print(client.submit(max, 1, 2).result())

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from mpicluster import messages as m
 from mpicluster.ids import Key
 from mpicluster.scheduler import checks
+from mpicluster.scheduler.records import SchedulerState
 from tests.simulation.sim_client import SimClient
 
 if TYPE_CHECKING:
@@ -58,6 +60,18 @@ def check_results(world: "World") -> None:
         )  # fmt: skip
         excused_by_forgetting = closure & foreign_keys(world)
         assert executed or excused_by_forgetting, f"{key} was fired and never executed"
+
+
+def check_copies(state: SchedulerState, client: SimClient, answer: m.Answer) -> None:
+    """Check that copies are there when their client is told that they are.
+
+    Of several values the first that was copied may have been released since.
+    """
+    keys, ranks = client.copying.get(answer.request, ([], []))
+    if len(keys) == 1 and not answer.body:
+        holders = {worker.rank for worker in state.tasks[keys[0]].who_has}
+        missing = [rank for rank in ranks if rank in state.workers and rank not in holders]
+        checks.demand(not missing, state, keys[0], f"has no copies on {missing}")
 
 
 def cancelled_keys(world: "World") -> set[Key]:

@@ -161,6 +161,10 @@ BUGS: list[Bug] = [
         "if not request.left:", "if gone and not request.left:",
     ),
     Bug(
+        "tell who waits for copies when all are on their way", Replication._plan,
+        "return bool(wanted or sending)", "return bool(wanted)",
+    ),
+    Bug(
         "let tasks wait for a restriction that nobody can meet any more",
         SchedulerCore._fail_hopeless, "and not task.group.workers", "and False",
     ),

@@ -36,7 +36,7 @@ class SimClient:
         #: {request: key} of questions where a value is.
         self.questions: dict[int, Key] = {}
         #: Requests for copies that have not been answered.
-        self.copying: dict[int, list[Key]] = {}
+        self.copying: dict[int, tuple[list[Key], list[Rank]]] = {}
         self.gathering = False
         self.left = False
         self.core.to_scheduler(m.ClientStarted({}))
@@ -76,7 +76,7 @@ class SimClient:
     def _take_answer(self, request: int) -> None:
         body = self.core.answers.pop(request)
         if request in self.copying:
-            assert set(body) <= set(self.copying.pop(request))
+            assert set(body) <= set(self.copying.pop(request)[0])
             return
         key = self.questions.pop(request)
         ranks = body.get(key)
@@ -191,7 +191,7 @@ class SimClient:
         """Ask for copies, and for an answer when they are there."""
         request = self.core.next_number()
         if keys:
-            self.copying[request] = keys
+            self.copying[request] = keys, ranks
             self.core.to_scheduler(m.ReplicateKeys(keys, ranks, request))
 
     def cancel(self, keys: list[Key], force: bool) -> None:

@@ -283,6 +283,9 @@ class World:
             self.send(SCHEDULER_RANK, rank, bundle)
             if any(isinstance(message, m.ComputeTasks) for message in bundle):
                 assert not core.state.workers[rank].paused, f"paused worker {rank} gets tasks"
+            for message in bundle:
+                if isinstance(message, m.Answer) and rank in self.clients:
+                    checkers.check_copies(core.state, self.clients[rank], message)
         checks.check_state(core.state)
         self.tally.read(core.state)
         checkers.check_holders(self)

@@ -1,6 +1,7 @@
 """Are the figures of the benchmark put together rightly, and is the work what it says?"""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,22 @@ def test_what_no_time_is_left_for_says_so() -> None:
     plan = replace(make_plan("all", 3, 1), seconds=0.0)
     rows = measure(Direct(), [case], plan, lambda _row: None)
     assert [row.note for row in rows] == ["left out: the time for the whole is over"] * 2
+
+
+@pytest.mark.parametrize(
+    ("unit", "sizes", "left_out"),
+    [("tasks", (1, 1000), 1), ("bytes", (1, 1000), 0), ("bytes", (1000, 10**9), 1)],
+)
+def test_a_size_that_would_take_too_long_is_left_out(
+    unit: str, sizes: tuple[int, ...], left_out: int
+) -> None:
+    def measure_size(_backend: Backend, size: int) -> float:
+        time.sleep(0.01)
+        return size
+
+    case = Case("a", "", "s", measure_size, {"all": sizes}, unit)
+    rows = measure(Direct(), [case], replace(make_plan("all", 1), run_s_max=1.0), lambda _row: None)
+    assert [bool(row.note) for row in rows] == [False, bool(left_out)]
 
 
 def test_the_work_gives_the_right_results() -> None:

@@ -77,7 +77,9 @@ def test_what_the_worker_reads_does_not_wake_the_slot(ends: Ends) -> None:
             Waiting(slot).wait()
         finally:
             os._exit(0)
+    give_up = time.monotonic() + 10
     while status_of(pid, "State") != "S":
+        assert time.monotonic() < give_up
         time.sleep(0.01)
     before = int(status_of(pid, "voluntary_ctxt_switches"))
     for _ in range(100):
