@@ -66,8 +66,10 @@ class Config:
     push_bytes_max: int = 4096
     #: A value larger than this lies in a shared segment; smaller ones travel inside messages.
     inline_bytes_max: int = 65536
-    #: An argument larger than this is scattered by the client, not put into the task.
-    scatter_bytes_min: int = 1 << 20
+    #: An argument larger than this goes straight to a worker, not in the task through the
+    #: scheduler; with survive = "ranks" the limit is at least 1 MiB, since what is in a task is not
+    #: lost with a worker.
+    scatter_bytes_min: int = 1 << 17
     #: A graph whose serialised tasks exceed this gives a warning that names the largest.
     large_graph_bytes: int = 10_000_000
     #: Free segments kept for the next value, per worker: fresh memory is ten times slower.

@@ -74,9 +74,9 @@ def measure_payload(backend: Backend, size: int) -> float:
     if not backend.exact:
         raise LeftOut("the workers do not compute")
     tasks = TASKS_PER_SLOT * backend.slots
-    payload = work.make_array(size)
+    arrays = [work.make_array(size) for _ in range(tasks)]
     start = time.perf_counter()
-    results = backend.gather(backend.map(work.identity, [payload] * tasks))
+    results = backend.gather(backend.map(work.identity, arrays))
     seconds = time.perf_counter() - start
     check(backend, sum(len(result) for result in results), size * tasks)
     return seconds / tasks * 1e6

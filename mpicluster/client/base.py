@@ -20,6 +20,7 @@ from mpicluster.client.records import PENDING, FutureRecord
 from mpicluster.client.timeouts import to_seconds
 from mpicluster.errors import ClusterClosedError
 from mpicluster.ids import Rank
+from mpicluster.messages import TaskOptions
 from mpicluster.serialization.frames import loads
 
 if TYPE_CHECKING:
@@ -139,6 +140,18 @@ class ClientBase:
 
     def _workers(self) -> list[dict[str, Any]]:
         return self._loop.core.workers or []
+
+    def next_rank(self, options: TaskOptions) -> Rank:
+        """Return the worker whose turn it is to get a value, one of those that its task wants."""
+        lost = self._loop.core.lost_workers
+        for _ in options.workers:
+            rank = options.workers[next(self._loop.turns) % len(options.workers)]
+            if rank not in lost:
+                return rank
+        workers = self._workers()
+        if not workers:
+            raise ValueError("A value was to be sent to a worker, and there is none.")
+        return int(workers[next(self._loop.turns) % len(workers)]["rank"])
 
     def _ranks(self, workers: Any) -> list[Rank]:
         if workers is None:

@@ -61,6 +61,8 @@ class ClientLoop:
         self.home = home if config.share_memory else ""
         self.core = ClientCore(config, transport.rank, next(_connections) % CONNECTIONS_MAX)
         self.lock = threading.RLock()
+        #: Counts the values that go to workers in turn. Clients begin with different workers.
+        self.turns = itertools.count(transport.rank)
         #: {request: {key: value}} of fetches under way; None for a value that is not there.
         self.fetches: dict[int, dict[Key, Arrived | None]] = {}
         #: {request: answer} of functions run on workers.

@@ -6,110 +6,68 @@ being made. Nothing here waits for a result.
 """
 
 from collections.abc import Callable
-from datetime import date, timedelta
 from io import BytesIO
 from typing import Any, Final
 
 import cloudpickle
 
 from mpicluster import messages as m
-from mpicluster.client.containers import CONTAINERS, PLAIN
+from mpicluster.client.arguments import LargeArgument, LargeArguments
+from mpicluster.client.containers import has_futures
 from mpicluster.client.loop import ClientLoop
 from mpicluster.errors import TaskSerializationError
 from mpicluster.ids import FunctionId, Key
 from mpicluster.serialization.calls import Input
-from mpicluster.serialization.frames import dumps
+from mpicluster.serialization.frames import dumps, to_frames
 
 
 class InputList:
-    """The inputs of one task: each key once, in the order in which they were met."""
+    """The inputs of one task: each once, in the order in which they were met."""
 
     __slots__ = ("keys",)
 
     def __init__(self) -> None:
-        self.keys: dict[Key, int] = {}
+        #: Large arguments have no key before it is clear that no equal call is known.
+        self.keys: dict[Key | LargeArgument, int] = {}
 
-    def add(self, key: Key) -> Input:
+    def add(self, key: Key | LargeArgument) -> Input:
         """Return what stands for a value in the arguments."""
         return Input(self.keys.setdefault(key, len(self.keys)))
 
 
-def nbytes_of(value: Any) -> int:
-    """Return the bytes of an array or a table, 0 for everything else, classes among it."""
-    if isinstance(value, type):
-        return 0
-    nbytes = getattr(value, "nbytes", None)
-    if isinstance(nbytes, int):
-        return nbytes
-    if hasattr(value, "memory_usage") and hasattr(value, "dtypes"):
-        usage = value.memory_usage()
-        return int(usage.sum()) if hasattr(usage, "sum") else int(usage)
-    return 0
+def dump_call(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    inputs: InputList,
+    large: LargeArguments,
+    prefix: str,
+) -> bytes:
+    """Return the payload of a call; its large arguments become inputs."""
 
+    def stand_in(value: Any, find: Callable[[Any], LargeArgument | None]) -> Any:
+        if type(value) in _SMALL:
+            return value
+        found = find(value)
+        return value if found is None else inputs.add(found)
 
-class LightPickler:
-    """Pickles a call without its large arrays and tables: each becomes an input."""
+    def take_unless_bound(value: Any) -> LargeArgument | None:
+        return None if has_futures(value, Input) else large.take(value)
 
-    def __init__(
-        self, limit: int, inputs: InputList, scatter: Callable[[Any], Key]
-    ) -> None:
-        self._limit = limit
-        self._inputs = inputs
-        self._scatter = scatter
-
-    def dump_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """Return the payload."""
-        outer = self
-
-        class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-            def reducer_override(self, value: Any) -> Any:
-                if not isinstance(value, type) and nbytes_of(value) > outer._limit:
-                    return outer._inputs.add(outer._scatter(value)).__reduce__()
-                return super().reducer_override(value)
-
-        with BytesIO() as file:
-            Pickler(file, protocol=5).dump((args, kwargs))
-            return file.getvalue()
-
-
-def is_large(value: Any, limit: int) -> bool:
-    """Return whether a value has buffers or a pickle of more than `limit` bytes."""
-    if type(value) in PLAIN and not isinstance(value, str | bytes | bytearray):
-        return False
-    if isinstance(value, str | bytes | bytearray):
-        return len(value) > limit
-    nbytes = nbytes_of(value)
-    if nbytes:
-        return nbytes > limit
-    if isinstance(value, type | date | timedelta) or _is_small_container(value):
-        return False
     try:
-        return len(dumps(value)) > limit
-    except Exception:  # noqa: BLE001  (pickling the call says what is wrong)
-        return False
-
-
-#: Containers of at most this many plain items are small without being pickled.
-_SMALL_LENGTH: Final = 100
-
-
-def _is_small_container(value: Any) -> bool:
-    """Return whether a value is a short container of numbers and short texts."""
-    kind = type(value)
-    if kind not in CONTAINERS or len(value) > _SMALL_LENGTH:
-        return False
-    items = [*value, *value.values()] if kind is dict else value
-    return all(
-        type(item) in PLAIN
-        and (not isinstance(item, str | bytes | bytearray) or len(item) <= _SMALL_LENGTH)
-        for item in items
-    )
-
-
-def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str) -> bytes:
-    """Return the payload of a call."""
-    try:
-        return dumps((args, kwargs))
+        args = tuple([stand_in(value, large.find) for value in args])
+        if kwargs:
+            kwargs = {name: stand_in(value, large.find) for name, value in kwargs.items()}
+        payload = dumps((args, kwargs))
+        if len(payload) <= large.limit:
+            return payload
+        # Texts, and containers with much in them, which must not hold inputs of this call.
+        args = tuple([stand_in(value, take_unless_bound) for value in args])
+        kwargs = {name: stand_in(value, take_unless_bound) for name, value in kwargs.items()}
+        payload = dumps((args, kwargs))
+        if len(payload) <= large.limit:
+            return payload
+        # Containers that hold inputs and also arrays.
+        return _dump_lightly((args, kwargs), inputs, large)
     except Exception as error:
         raise TaskSerializationError(
             f"An argument of {prefix!r} cannot be pickled: {error}. Arguments must be able to "
@@ -117,16 +75,47 @@ def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str) -> byt
         ) from error
 
 
+#: Types of arguments that are small, or stand for something.
+_SMALL: Final = frozenset({int, float, bool, complex, type(None), Input})
+
+
+def _dump_lightly(call: Any, inputs: InputList, large: LargeArguments) -> bytes:
+    """Return the pickle of a call, with inputs in the place of arrays and tables inside it."""
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            found = large.find(value)
+            if found is not None:
+                return inputs.add(found).__reduce__()
+            return super().reducer_override(value)
+
+    with BytesIO() as file:
+        Pickler(file, protocol=5).dump(call)
+        return file.getvalue()
+
+
+def is_large(value: Any, limit: int) -> bool:
+    """Return whether a value has a pickle of more than `limit` bytes."""
+    try:
+        return not isinstance(to_frames(value, limit), bytes)
+    except Exception:  # noqa: BLE001  (pickling the call says what is wrong)
+        return False
+
+
 class TaskBuffer:
     """Tasks with the same options on their way into a `SubmitTasks` message."""
 
     __slots__ = (
         "_bytes_max", "_core", "_nbytes", "_options", "_tasks_max", "_with_inputs", "dependencies",
-        "functions", "graph", "kept", "keys", "payloads", "wanted",
+        "functions", "graph", "keys", "large", "payloads", "wanted",
     )  # fmt: skip
 
-    def __init__(self, loop: ClientLoop, options: m.TaskOptions) -> None:
+    def __init__(
+        self, loop: ClientLoop, options: m.TaskOptions, large: LargeArguments
+    ) -> None:
         self._core = loop.core
+        #: What goes to workers before these tasks can run.
+        self.large = large
         self._options = options.to_columns()
         self._tasks_max = loop.config.submit_tasks_max
         self._bytes_max = loop.config.submit_bytes_max
@@ -140,15 +129,15 @@ class TaskBuffer:
         self.payloads: list[bytes] = []
         self.dependencies: list[list[Key]] = []
         self.wanted = bytearray()
-        #: Futures that must live until the tasks that use them have been sent.
-        self.kept: list[Any] = []
         self._nbytes = 0
         self._with_inputs = False
 
     @property
     def full(self) -> bool:
         """Whether a message should be sent before more is added."""
-        return len(self.keys) >= self._tasks_max or self._nbytes >= self._bytes_max
+        return (
+            len(self.keys) >= self._tasks_max or self._nbytes >= self._bytes_max or self.large.full
+        )
 
     def add(
         self, key: Key, function: FunctionId, payload: bytes, inputs: list[Key], wanted: bool
@@ -166,6 +155,7 @@ class TaskBuffer:
     def send(self) -> None:
         """Queue what there is."""
         if self.keys:
+            self.large.send()
             self._core.to_scheduler(m.SubmitTasks(
                 self.keys, self.functions, self.payloads,
                 self.dependencies if self._with_inputs else [], bytes(self.wanted), self._options,

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from itertools import islice
 from typing import Any
 
 from mpicluster.absent import refuse_actors
 from mpicluster.client import submission
+from mpicluster.client.arguments import (
+    COMPARED_BYTES_MAX,
+    UNDER_WAY_BYTES_MAX,
+    LargeArgument,
+    LargeArguments,
+    large_bytes,
+)
 from mpicluster.client.containers import PLAIN, has_futures, replace_futures
 from mpicluster.client.future import Future
 from mpicluster.client.moving import Moving
@@ -69,11 +85,13 @@ class Submitting(Moving):
         prefix = submission.function_name(func)
         with self.lock:
             self._check_open()
-            buffer = submission.TaskBuffer(self._loop, options)
+            large = LargeArguments(self, options)
+            buffer = submission.TaskBuffer(self._loop, options, large)
             function = self.functions.number(func, prefix)
             future = self._add_call(buffer, function, prefix, args, kwargs, key, pure)
             buffer.send()
         self._loop.flush_soon()
+        large.wait()
         return future
 
     def map(
@@ -118,7 +136,8 @@ class Submitting(Moving):
         _check_lengths(key, iterables)
         kwargs = self._scatter_large_kwargs(kwargs)
         futures: list[Future] = []
-        buffer = submission.TaskBuffer(self._loop, options)
+        large = LargeArguments(self, options)
+        buffer = submission.TaskBuffer(self._loop, options, large)
         self._loop.check()
         with self.lock:
             function = self.functions.number(func, prefix)
@@ -133,9 +152,11 @@ class Submitting(Moving):
                     ))
                     if buffer.full:
                         self.send_full(buffer)
+            large.forget()  # what follows may be the same objects with other contents
         with self.lock:
             buffer.send()
         self._loop.flush_soon()
+        large.wait()
         return futures
 
     def send_full(self, buffer: submission.TaskBuffer) -> None:
@@ -143,6 +164,7 @@ class Submitting(Moving):
         with self.lock:
             buffer.send()
         self._loop.turn()
+        buffer.large.wait(UNDER_WAY_BYTES_MAX)
         if self._loop.core.backlog > self.config.submit_credits:
             self._loop.wait_until(
                 lambda: self._loop.core.backlog <= self.config.submit_credits // 2
@@ -150,10 +172,10 @@ class Submitting(Moving):
 
     def _scatter_large_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Scatter large keyword arguments once for all tasks of a `map`."""
-        limit = self.config.scatter_bytes_min
+        limit = large_bytes(self.config)
         return {
             name: self.scatter([value], hash=False)[0]
-            if submission.is_large(value, limit) else value
+            if not has_futures(value, Future) and submission.is_large(value, limit) else value
             for name, value in kwargs.items()
         }  # fmt: skip
 
@@ -171,30 +193,31 @@ class Submitting(Moving):
         core = self._loop.core
         if name is not None and name in core.by_name:
             return self.make_future(core.by_name[name])
-        payload, inputs = self._pickle_call(buffer, prefix, args, kwargs)
-        token = (function, payload, tuple(inputs)) if name is None and pure else None
+        payload, inputs = self._pickle_call(buffer.large, prefix, args, kwargs)
+        token = _token(function, payload, inputs) if name is None and pure else None
         if token is not None:
             known = core.by_token.get(token)
             if known is not None and known.status is not ERROR:
                 return self.make_future(known)
+        keys = buffer.large.to_keys(inputs) if inputs else NO_INPUTS
         key = core.next_number()
         record = FutureRecord(key, prefix, name, token)
         core.add(record, named=name is not None)
-        buffer.add(key, function, payload, inputs, True)
+        buffer.add(key, function, payload, keys, True)
         return self.make_future(record)
 
     def _pickle_call(
         self,
-        buffer: submission.TaskBuffer,
+        large: LargeArguments,
         prefix: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> tuple[bytes, list[Key]]:
-        """Return the payload of a call and the keys of its inputs."""
+    ) -> tuple[bytes, Collection[Key | LargeArgument]]:
+        """Return the payload of a call and its inputs."""
         if not kwargs and PLAIN.issuperset(map(type, args)):
             # Most calls of a long `map`; what follows would find nothing in them.
             payload = pickle.dumps((args, kwargs), 5)
-            if len(payload) <= self.config.scatter_bytes_min:
+            if len(payload) <= large.limit:
                 return payload, NO_INPUTS
         inputs = submission.InputList()
         if has_futures(args, Future) or (
@@ -202,37 +225,22 @@ class Submitting(Moving):
         ):
             args = replace_futures(args, Future, inputs.add)
             kwargs = replace_futures(kwargs, Future, inputs.add)
-        return self.dump_call(buffer, prefix, args, kwargs, inputs), list(inputs.keys)
+        payload = submission.dump_call(args, kwargs, inputs, large, prefix)
+        return payload, inputs.keys
 
-    def dump_call(
-        self,
-        buffer: submission.TaskBuffer,
-        prefix: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        inputs: submission.InputList,
-    ) -> bytes:
-        """Return the payload of a call; large arguments become inputs of their own."""
-        payload = submission.dump_call(args, kwargs, prefix)
-        if len(payload) <= self.config.scatter_bytes_min:
-            return payload
 
-        def scatter(value: Any) -> Key:
-            future: Future = self.scatter([value], hash=False)[0]
-            buffer.kept.append(future)  # until the task that needs it has been sent
-            return future.use_as_input()
-
-        limit = self.config.scatter_bytes_min
-        light = submission.LightPickler(limit, inputs, scatter)
-        payload = light.dump_call(args, kwargs)
-        if len(payload) <= limit:
-            return payload
-        # What is left is text, bytes or containers of small things: whole arguments go.
-        args = tuple(
-            inputs.add(scatter(value)) if submission.is_large(value, limit) else value
-            for value in args
-        )
-        return light.dump_call(args, kwargs)
+def _token(
+    function: FunctionId, payload: bytes, inputs: Collection[Key | LargeArgument]
+) -> tuple[Any, ...] | None:
+    """Return what is equal for equal calls, None if comparing would take long."""
+    large = [found for found in inputs if isinstance(found, LargeArgument)]
+    if not large:
+        return function, payload, tuple(inputs)
+    if sum(argument.nbytes for argument in large) > COMPARED_BYTES_MAX:
+        return None
+    return function, payload, tuple([
+        found.digest() if isinstance(found, LargeArgument) else found for found in inputs
+    ])
 
 
 def _check_lengths(key: Any, iterables: Sequence[Any]) -> None:

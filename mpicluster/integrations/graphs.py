@@ -15,12 +15,13 @@ from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_l
 from dask.utils import key_split
 
 from mpicluster import messages as m
+from mpicluster.client.arguments import LargeArgument, LargeArguments, nbytes_of
 from mpicluster.client.containers import PLAIN
 from mpicluster.client.future import Future, raise_error_of
 from mpicluster.client.inspection import format_bytes
 from mpicluster.client.options import make_options
 from mpicluster.client.records import CANCELLED, ERROR, FutureRecord
-from mpicluster.client.submission import InputList, TaskBuffer, is_large, nbytes_of
+from mpicluster.client.submission import InputList, TaskBuffer, dump_call
 from mpicluster.errors import LostValueError
 from mpicluster.ids import FunctionId, Key
 from mpicluster.integrations import legacy
@@ -65,8 +66,9 @@ class GraphSubmission:
         self._functions: dict[Any, FunctionId] = {}
         #: {input numbers: payload} of calls without literals.
         self._payloads: dict[tuple[int, ...], bytes] = {}
-        #: {id of a value: (value, its future)} of literals too large for a task.
-        self._scattered: dict[int, tuple[Any, Future]] = {}
+        self._large = LargeArguments(client)
+        #: {id of a value: what stands for it} of literals too large for a task.
+        self._scattered: dict[int, LargeArgument] = {}
         #: {id of a value: value} of literals that are small enough: asking a table takes long.
         self._small: dict[int, Any] = {}
         self._inputs = InputList()
@@ -92,6 +94,7 @@ class GraphSubmission:
             if self._number_of_graph:
                 self._core.to_scheduler(m.CloseGraph(self._number_of_graph))
         self._client.loop.flush_soon()
+        self._large.wait()
         self._warn_if_large(self._client.functions.nbytes - functions_nbytes)
         return {name: self._futures[target] for name, target in wanted.items()}
 
@@ -170,21 +173,21 @@ class GraphSubmission:
         if not wanted and isinstance(node, Alias):
             self._keys[name] = self._keys[node.target]
             return
-        if isinstance(node, DataNode) and self._is_large(node.value):
-            self._add_value(name, node.value, wanted)
+        if isinstance(node, DataNode) and self._add_value(name, node.value, wanted):
             return
         prefix = self._prefix(name)
         inputs = self._inputs = InputList()
         function, args, kwargs = self._to_call(node)
         number = self._number(function, prefix)
         buffer = self._buffer_for(name)
-        payload = self._pickle(buffer, prefix, args, kwargs)
+        payload = self._pickle(prefix, args, kwargs)
+        keys = self._large.to_keys(inputs.keys)
         key = self._keys[name] = self._core.next_number()
         if wanted:
             record = FutureRecord(key, prefix, name, None)
             self._core.add(record, named=True)
             self._futures[name] = client.make_future(record)
-        buffer.add(key, number, payload, list(inputs.keys), wanted)
+        buffer.add(key, number, payload, keys, wanted)
         sizes = self._sizes.get(prefix)
         if sizes is None:
             sizes = self._sizes[prefix] = [0, 0]
@@ -193,13 +196,18 @@ class GraphSubmission:
         if buffer.full:
             self._send_first()
 
-    def _add_value(self, name: Hashable, value: Any, wanted: bool) -> None:
-        """Give a large value of the graph to a worker; tasks never see it."""
-        future = self._client.scatter({name: value}, hash=False)[name]
-        self._keys[name] = future.use_as_input()
-        self._scattered[id(value)] = (value, future)
-        if wanted:
+    def _add_value(self, name: Hashable, value: Any, wanted: bool) -> bool:
+        """Give a large value of the graph to a worker, tasks never see it; return whether it is."""
+        if wanted and nbytes_of(value) > self._large.limit:
+            future = self._client.scatter({name: value}, hash=False)[name]
             self._futures[name] = future
+            self._keys[name] = future.use_as_input()
+            return True
+        found = None if wanted else self._find_large(value)
+        if found is None:
+            return False
+        self._keys[name] = self._large.to_keys([found])[0]
+        return True
 
     def _prefix(self, name: Hashable) -> str:
         stem = name[0] if type(name) is tuple and name else name
@@ -251,39 +259,29 @@ class GraphSubmission:
         """Return a literal, or the input that stands for it if it is large."""
         if type(value) in PLAIN or id(value) in self._small:
             return value
-        if self._is_large(value):
-            return self._scatter(value)
+        found = self._find_large(value)
+        if found is not None:
+            return self._inputs.add(found)
         self._small[id(value)] = value
         return value
 
-    def _is_large(self, value: Any) -> bool:
-        return nbytes_of(value) > self._client.config.scatter_bytes_min
-
-    def _scatter(self, value: Any) -> Input:
-        """Scatter a value, once for all tasks of the graph."""
-        found = self._scattered.get(id(value))
-        if found is None:
-            found = (value, self._client.scatter([value], hash=False)[0])
+    def _find_large(self, value: Any) -> LargeArgument | None:
+        """Return what stands for a large array or table in all tasks of the graph."""
+        found = self._scattered.get(id(value)) or self._large.find(value)
+        if found is not None:
             self._scattered[id(value)] = found
-        return self._inputs.add(found[1].use_as_input())
+        return found
 
-    def _pickle(
-        self, buffer: TaskBuffer, prefix: str, args: list[Any], kwargs: dict[str, Any]
-    ) -> bytes:
+    def _pickle(self, prefix: str, args: list[Any], kwargs: dict[str, Any]) -> bytes:
         """Return the payload of a call; large arguments become inputs."""
-        client = self._client
         numbers = None
         if not kwargs and all(type(value) is Input for value in args):
             numbers = tuple([value.index for value in args])
             payload = self._payloads.get(numbers)
             if payload is not None:
                 return payload
-        payload = client.dump_call(buffer, prefix, tuple(args), kwargs, self._inputs)
-        limit = client.config.scatter_bytes_min
-        if len(payload) > limit:
-            args = [self._scatter(value) if is_large(value, limit) else value for value in args]
-            payload = client.dump_call(buffer, prefix, tuple(args), kwargs, self._inputs)
-        elif numbers is not None:
+        payload = dump_call(tuple(args), kwargs, self._inputs, self._large, prefix)
+        if numbers is not None:
             self._payloads[numbers] = payload
         return payload
 
@@ -297,7 +295,7 @@ class GraphSubmission:
         if self._buffer is None or options is not self._options_sent:
             self._send_first()
             self._options_sent = options
-            self._buffer = TaskBuffer(self._client.loop, options)
+            self._buffer = TaskBuffer(self._client.loop, options, self._large)
         return self._buffer
 
     def _options_of(self, name: Hashable) -> TaskOptions:

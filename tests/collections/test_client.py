@@ -7,6 +7,7 @@ from collections import OrderedDict, defaultdict, namedtuple
 from types import TracebackType
 
 import dask
+import numpy as np
 import pytest
 
 import mpicluster
@@ -284,6 +285,47 @@ def test_futures_in_derived_containers_stand_for_their_values(client):
         ("Items", [1, 5]),
     ]  # fmt: skip
     assert default == {"a": one}
+
+
+def test_a_long_list_with_a_future_in_it_is_an_argument(client):
+    """It was once scattered, with the future as the number of an input that it did not have."""
+    number = client.submit(pow, 2, 5)
+    future = client.submit(lambda found: (found[0], len(found[1])), [number, "x" * 2_000_000])
+    assert future.result() == (32, 2_000_000)
+
+
+def test_a_large_argument_may_change_after_the_call(client):
+    array = np.ones(1_000_000)
+    futures = client.map(lambda a, number: a.sum() + number, [array] * 3, range(3))
+    one = client.submit(np.sum, array)
+    array[:] = 7
+    assert client.gather([*futures, one]) == [1e6, 1e6 + 1, 1e6 + 2, 1e6]
+
+
+def test_equal_calls_with_arrays_share_a_task(client):
+    array = np.arange(50_000.0)
+    first, second = client.submit(np.sum, array), client.submit(np.sum, array.copy())
+    assert first.key == second.key
+    assert client.submit(np.sum, array + 1).key != first.key
+    assert client.submit(np.sum, array, pure=False).key != first.key
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_large_arguments_go_where_their_task_runs(client, rank):
+    arrays = [np.full(100_000, number) for number in range(4)]
+    begun, end = mpicluster.Event("begun", client), mpicluster.Event("end", client)
+
+    def wait(a, b):
+        begun.set()
+        end.wait()
+        return len(a) + len(b)
+
+    futures = client.map(wait, arrays, arrays[::-1], workers=[rank])
+    begun.wait()
+    counts = [len(keys) for keys in client.has_what().values()]
+    end.set()
+    assert client.gather(futures) == [200_000] * 4
+    assert counts == ([4, 0] if rank == 2 else [0, 4])
 
 
 def test_named_tuples_are_gathered_and_scattered(client):

@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mpicluster.client import submission
 from mpicluster.client.containers import has_futures
-from mpicluster.client.submission import InputList, LightPickler
 from mpicluster.errors import KilledWorker, RemoteTaskError
 from mpicluster.serialization.calls import Input, load_call
 from mpicluster.serialization.exceptions import from_error, to_error, trace_from
@@ -93,21 +91,6 @@ def test_inputs_unpickle_to_values() -> None:
     args, kwargs = load_call(payload, ["zero", "one"])
     assert args == (["one", {"k": "zero"}], "one")
     assert kwargs == {"z": "zero"}
-
-
-def test_large_arguments_become_inputs_wherever_they_are() -> None:
-    array = np.zeros(1000)
-    inputs, scattered = InputList(), []
-
-    def scatter(value: object) -> int:
-        scattered.append(value)
-        return 70 + len(scattered)
-
-    payload = LightPickler(1000, inputs, scatter).dump_call(({"deep": [array, array]}, 5), {})
-    assert len(payload) < 500
-    assert scattered == [array] or all(found is array for found in scattered)
-    args, _ = load_call(payload, ["the array"] * len(inputs.keys))
-    assert args == ({"deep": ["the array", "the array"]}, 5)
 
 
 def test_futures_are_found_in_containers_only() -> None:
@@ -231,29 +214,3 @@ def test_errors_of_the_scheduler_are_rebuilt_by_name() -> None:
     assert isinstance(error, KilledWorker)
     assert str(error) == "it died"
     assert trace_from(b"") is None
-
-
-def test_a_class_has_no_size() -> None:
-    class Table:
-        nbytes = 10**9
-        dtypes = None
-
-        def memory_usage(self) -> int:
-            return 10**9
-
-    assert submission.nbytes_of(Table) == 0
-    assert not submission.is_large(Table, 1000)
-    assert submission.nbytes_of(Table()) == 10**9
-
-
-def test_small_plain_arguments_are_not_pickled_to_be_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    measured: list[object] = []
-    monkeypatch.setattr(submission, "dumps", lambda value: measured.append(value) or b"")
-    for value in (1, "text", {"sep": ",", "rows": 5}, [1.5, None], ("a", 2), {1, 2}):
-        assert not submission.is_large(value, 1000)
-    assert measured == []
-    for value in (["x" * 2000], {"a": [1]}, list(range(2000))):
-        submission.is_large(value, 1000)
-    assert len(measured) == 3
