@@ -13,7 +13,7 @@ import cloudpickle
 
 from mpicluster import messages as m
 from mpicluster.client.arguments import LargeArgument, LargeArguments
-from mpicluster.client.containers import has_futures
+from mpicluster.client.containers import CONTAINERS, PLAIN, has_futures
 from mpicluster.client.loop import ClientLoop
 from mpicluster.errors import TaskSerializationError
 from mpicluster.ids import FunctionId, Key
@@ -44,25 +44,18 @@ def dump_call(
 ) -> bytes:
     """Return the payload of a call; its large arguments become inputs."""
 
-    def stand_in(value: Any, find: Callable[[Any], LargeArgument | None]) -> Any:
-        if type(value) in _SMALL:
-            return value
-        found = find(value)
-        return value if found is None else inputs.add(found)
-
-    def take_unless_bound(value: Any) -> LargeArgument | None:
-        return None if has_futures(value, Input) else large.take(value)
-
     try:
-        args = tuple([stand_in(value, large.find) for value in args])
-        if kwargs:
-            kwargs = {name: stand_in(value, large.find) for name, value in kwargs.items()}
+        if kwargs or not _NO_ARRAYS.issuperset(map(type, args)):
+            args, kwargs = _with_stand_ins(args, kwargs, inputs, large.find)
         payload = dumps((args, kwargs))
         if len(payload) <= large.limit:
             return payload
-        # Texts, and containers with much in them, which must not hold inputs of this call.
-        args = tuple([stand_in(value, take_unless_bound) for value in args])
-        kwargs = {name: stand_in(value, take_unless_bound) for name, value in kwargs.items()}
+
+        def take(value: Any) -> LargeArgument | None:
+            return None if has_futures(value, Input) else large.take(value)
+
+        # Texts, and containers with much in them. An input means nothing outside of its call.
+        args, kwargs = _with_stand_ins(args, kwargs, inputs, take)
         payload = dumps((args, kwargs))
         if len(payload) <= large.limit:
             return payload
@@ -75,8 +68,26 @@ def dump_call(
         ) from error
 
 
-#: Types of arguments that are small, or stand for something.
-_SMALL: Final = frozenset({int, float, bool, complex, type(None), Input})
+#: Types of arguments that are no arrays or tables themselves, as most are.
+_NO_ARRAYS: Final = PLAIN | {Input, *CONTAINERS}
+
+
+def _with_stand_ins(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    inputs: InputList,
+    find: Callable[[Any], LargeArgument | None],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call, with inputs in the place of what is found to be large."""
+
+    def replaced(value: Any) -> Any:
+        found = None if type(value) is Input else find(value)
+        return value if found is None else inputs.add(found)
+
+    return (
+        tuple([replaced(value) for value in args]),
+        {name: replaced(value) for name, value in kwargs.items()},
+    )
 
 
 def _dump_lightly(call: Any, inputs: InputList, large: LargeArguments) -> bytes:
