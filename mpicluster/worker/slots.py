@@ -4,6 +4,7 @@ Owns the zygote's process and the sockets; decides nothing about tasks. `spawn_z
 called before MPI is initialised.
 """
 
+import ast
 import contextlib
 import os
 import pickle
@@ -33,10 +34,11 @@ THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
-#: Imported once per host, before the first slot is forked.
+#: Imported once per worker, before the first slot is forked: fork shares what costs each slot a
+#: second else.
 PRELOAD: Final = ("cloudpickle", "numpy", "pandas")
-#: Imported too where the script speaks of them: fork shares what costs each slot a second else.
-#: Only packages that start no threads, since the zygote forks.
+#: Imported too where the script speaks of them. Only packages that start no threads, since the
+#: zygote forks.
 PRELOAD_IF_USED: Final = {
     "dask": ("dask.array", "dask.dataframe"), "scipy": ("scipy.sparse",), "xarray": ("xarray",),
     "sklearn": ("sklearn.base",), "pyarrow": ("pyarrow.parquet",),
@@ -63,10 +65,32 @@ def modules_to_preload(script: str) -> list[str]:
 
     >>> modules_to_preload("import xarray as xr")
     ['cloudpickle', 'numpy', 'pandas', 'xarray']
+    >>> modules_to_preload("import subprocess, mpicluster")
+    ['cloudpickle']
     """
+    if _needs_python_alone(script):
+        return [*PRELOAD[:1]]
     words = set(re.findall(r"\w+", script))
     used = [module for word, found in PRELOAD_IF_USED.items() if word in words for module in found]
     return [*PRELOAD, *used]
+
+
+def _needs_python_alone(script: str) -> bool:
+    """Return whether a script imports something, and nothing but Python's modules and ours.
+
+    Starting a worker takes half as long then, and many run programs and other such work.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(script)))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    names = {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    } | {
+        "." * node.level + (node.module or "") for node in nodes if isinstance(node, ast.ImportFrom)
+    }
+    known = sys.stdlib_module_names | {"mpicluster"}
+    return bool(names) and {name.split(".")[0] for name in names} <= known
 
 
 def spawn_zygote(
