@@ -19,9 +19,15 @@ from mpicluster.client.client import Client
 from mpicluster.client.future import pickled_futures
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster.base import Cluster
-from mpicluster.config import Config
-from mpicluster.ids import Rank, address_of
-from mpicluster.messages import LargeValueSent, Message, decode_bundle, encode_bundle
+from mpicluster.ids import Key, Rank, address_of
+from mpicluster.messages import (
+    LargeValueSent,
+    Message,
+    PutLargeValue,
+    decode_bundle,
+    encode_bundle,
+)
+from mpicluster.serialization.frames import frame_offsets
 from mpicluster.transport.base import Received, Transport, Waking
 from mpicluster.versions import local_versions
 from mpicluster.worker import slot as slots
@@ -143,12 +149,23 @@ class SlotTransport(Transport):
         self.size = 0
         self._slot = slot
         self._inbox: deque[tuple[Rank, list[Message]]] = deque()
+        #: {key: (receiver, large value)} of those that wait for room in the worker's arena.
+        self._leaving: dict[Key, tuple[Rank, PutLargeValue]] = {}
+        self._rooms: deque[p.RoomForValue] = deque()
         self.wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         slot.handlers[p.ToSlotClient] = self._bundle_arrived
         slot.handlers[p.ValueForClient] = self._value_arrived
+        slot.handlers[p.RoomForValue] = self._room_arrived
 
     def _put(self, source: Rank, messages: list[Message]) -> None:
         self._inbox.append((source, messages))
+        self._wake()
+
+    def _room_arrived(self, message: p.RoomForValue) -> None:
+        self._rooms.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
         if self.wake_fd is not None:
             os.eventfd_write(self.wake_fd, 1)
 
@@ -162,16 +179,39 @@ class SlotTransport(Transport):
         self._put(self._slot.settings.rank, [value])
 
     def send(self, rank: Rank, messages: list[Message]) -> None:
-        """Hand messages to the worker, which passes them on."""
-        self._slot.send_control(p.FromSlotClient(rank, encode_bundle(messages)))
+        """Hand messages to the worker, which passes them on; large values follow."""
+        small = [message for message in messages if not isinstance(message, PutLargeValue)]
+        if small:
+            self._slot.send_control(p.FromSlotClient(rank, encode_bundle(small)))
+        for message in messages:
+            if isinstance(message, PutLargeValue):
+                self._leaving[message.key] = (rank, message)
+                nbytes = frame_offsets(message.extents)[1]
+                self._slot.send_control(p.WantRoom(message.key, nbytes))
 
     def receive(self) -> Received:
-        """Return what the worker has passed on."""
+        """Return what the worker has passed on; write the large values that it has room for."""
         self.hush()
+        while self._rooms:
+            self._write(self._rooms.popleft())
         return [self._inbox.popleft() for _ in range(len(self._inbox))]
 
+    def _write(self, room: p.RoomForValue) -> None:
+        target, message = self._leaving.pop(room.key)
+        if room.offset < 0:
+            raise MemoryError(
+                f"A value of {sum(message.extents)} bytes that a task sends does not fit into the "
+                f"memory of rank {self._slot.settings.rank} ({self._slot.settings.host}). Send it "
+                "in parts, or give the workers a larger --memory-limit."
+            )
+        self._slot.write([*message.buffers], message.extents, room.offset)
+        written = p.ValueWritten(target, room.key, room.offset, message.extents)
+        self._slot.send_control(written)
+        if message.on_sent is not None:
+            message.on_sent()
+
     def hush(self) -> bool:
-        """Take back what `_put` has done."""
+        """Take back what `_wake` has done."""
         if self.wake_fd is None:
             return False
         try:
@@ -180,12 +220,12 @@ class SlotTransport(Transport):
             return False
 
     def arrived(self) -> bool:
-        """Return whether the worker has passed anything on."""
-        return bool(self._inbox)
+        """Return whether the worker has passed anything on, or has room for something."""
+        return bool(self._inbox or self._rooms)
 
     def sending(self) -> bool:
-        """Nothing is ever kept: the control socket takes all."""
-        return False
+        """Return whether a large value waits for room; the control socket takes all else."""
+        return bool(self._leaving)
 
     def lost_ranks(self) -> list[Rank]:
         """None: a task ends with its worker."""
@@ -206,7 +246,8 @@ class SlotCluster(Cluster):
     def __init__(self, slot: slots.Slot) -> None:
         self.versions = local_versions()
         transport = SlotTransport(slot, slot.settings.client)
-        self._loop = ClientLoop(transport, Config.load(), allocate_for_client, self.versions)
+        config = slot.settings.config
+        self._loop = ClientLoop(transport, config, allocate_for_client, self.versions)
         self._loop.on_wait = slot.lend
         self._loop.start()
 

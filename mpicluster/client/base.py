@@ -7,7 +7,7 @@ this one, by what they are for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,10 +15,10 @@ from mpicluster.client import gathering
 from mpicluster.client.functions import FunctionTable
 from mpicluster.client.future import Future, raise_error_of
 from mpicluster.client.loop import ClientLoop
-from mpicluster.client.options import find_ranks
+from mpicluster.client.options import find_ranks, preferred_workers
 from mpicluster.client.records import PENDING, FutureRecord
 from mpicluster.client.timeouts import to_seconds
-from mpicluster.errors import ClusterClosedError
+from mpicluster.errors import ClusterClosedError, NoValidWorkerError
 from mpicluster.ids import Rank
 from mpicluster.messages import TaskOptions
 from mpicluster.serialization.frames import loads
@@ -142,15 +142,15 @@ class ClientBase:
         return self._loop.core.workers or []
 
     def next_rank(self, options: TaskOptions) -> Rank:
-        """Return the worker whose turn it is to get a value, one of those that its task wants."""
-        lost = self._loop.core.lost_workers
-        for _ in options.workers:
-            rank = options.workers[next(self._loop.turns) % len(options.workers)]
-            if rank not in lost:
-                return rank
-        workers = self._workers()
+        """Return the worker whose turn it is to get a value, one that its task may run on."""
+        workers: Sequence[Mapping[str, Any]] = self._workers()
+        if options.workers or options.resources:
+            workers = preferred_workers(workers, options) or workers
         if not workers:
-            raise ValueError("A value was to be sent to a worker, and there is none.")
+            raise NoValidWorkerError(
+                "The call has a large argument, which is sent to a worker, and all workers of this "
+                "cluster are lost. The job's log says when and how; start the job again."
+            )
         return int(workers[next(self._loop.turns) % len(workers)]["rank"])
 
     def _ranks(self, workers: Any) -> list[Rank]:

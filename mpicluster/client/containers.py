@@ -30,6 +30,8 @@ def has_futures(value: Any, future_type: type) -> bool:
             continue
         if isinstance(value, future_type):
             return True
+        if isinstance(value, _SetOf):
+            value = value.items
         if isinstance(value, CONTAINERS) and id(value) not in seen:
             seen.add(id(value))
             if isinstance(value, dict):

@@ -114,8 +114,8 @@ class Moving(Inspection):
                     core.add(known, named=name is not None)
                     new.append((known, frames))
                 futures.append(self.make_future(known))
-        # Keys count up, so that values scattered one by one go to the workers in turn as well.
-        turn = new[0][0].key % len(ranks) if new else 0
+        # Values scattered one by one go to the workers in turn as well.
+        turn = next(self._loop.turns) % len(ranks)
         gathering.put_values(self._loop, new, ranks[turn:] + ranks[:turn])
         if broadcast and new:
             self.replicate(futures, workers=workers)

@@ -5,6 +5,7 @@ Host names become ranks here, and wishes that no worker can ever meet are errors
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -71,19 +72,28 @@ def _needs(resources: Any) -> tuple[tuple[str, float], ...]:
 
 def _check_resources(described: Sequence[Mapping[str, Any]], options: TaskOptions) -> None:
     wanted = dict(options.resources)
-    for worker in described:
-        permitted = (
-            not options.workers or options.allow_other_workers or worker["rank"] in options.workers
-        )
-        offered = worker.get("resources") or {}
-        if permitted and all(offered.get(name, 0) >= need for name, need in wanted.items()):
-            return
+    anywhere = replace(options, workers=()) if options.allow_other_workers else options
+    if preferred_workers(described, anywhere):
+        return
     offers = {worker["rank"]: worker.get("resources") or {} for worker in described[:8]}
     raise NoValidWorkerError(
         f"The task asks for the resources {wanted}, but no worker that it may use has them; the "
         f"workers offer {offers}. Start the cluster with resources, for example "
         "`mpicluster run --resources GPU=1`, or ask for less."
     )
+
+
+def preferred_workers(
+    described: Sequence[Mapping[str, Any]], options: TaskOptions
+) -> list[Mapping[str, Any]]:
+    """Return the workers that tasks with these options name and whose resources suffice."""
+    named, wanted = frozenset(options.workers), dict(options.resources)
+    return [
+        worker
+        for worker in described
+        if (not named or worker["rank"] in named)
+        and all((worker.get("resources") or {}).get(name, 0) >= wanted[name] for name in wanted)
+    ]
 
 
 def find_ranks(

@@ -37,7 +37,7 @@ class FutureRecord:
         self.key = key
         self.prefix = prefix
         self._name = name
-        #: (function, payload, input keys) of a pure call: equal calls share the record.
+        #: (function, payload, input keys or digests) of a pure call: equal calls share the record.
         self.token = token
 
     @property

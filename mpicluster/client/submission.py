@@ -1,8 +1,8 @@
 """How does a call become a task?
 
 Pickles the function once and the arguments of each call, puts the values of futures in their
-place, scatters large arguments, and gathers tasks into messages that go out while the next are
-being made. Nothing here waits for a result.
+place, lets large arguments travel by themselves, and gathers tasks into messages that go out while
+the next are being made. Nothing here waits for a result.
 """
 
 from collections.abc import Callable
@@ -50,17 +50,18 @@ def dump_call(
         payload = dumps((args, kwargs))
         if len(payload) <= large.limit:
             return payload
+        # Texts, containers with much in them, and several that are large only together. What holds
+        # an input stays: that means nothing outside of its call.
+        share = large.limit // min(len(args) + len(kwargs), _SHARES_MAX)
 
         def take(value: Any) -> LargeArgument | None:
-            return None if has_futures(value, Input) else large.take(value)
+            return None if has_futures(value, Input) else large.take(value, share)
 
-        # Texts, and containers with much in them. An input means nothing outside of its call.
         args, kwargs = _with_stand_ins(args, kwargs, inputs, take)
-        payload = dumps((args, kwargs))
-        if len(payload) <= large.limit:
-            return payload
-        # Containers that hold inputs and also arrays.
-        return _dump_lightly((args, kwargs), inputs, large)
+        left = [value for value in (*args, *kwargs.values()) if type(value) is not Input]
+        if has_futures(left, Input):  # in containers, perhaps beside arrays
+            return _dump_lightly((args, kwargs), inputs, large)
+        return dumps((args, kwargs))
     except Exception as error:
         raise TaskSerializationError(
             f"An argument of {prefix!r} cannot be pickled: {error}. Arguments must be able to "
@@ -68,6 +69,8 @@ def dump_call(
         ) from error
 
 
+#: Of many arguments only those stay in a call that have at most this share of the limit.
+_SHARES_MAX: Final = 16
 #: Types of arguments that are no arrays or tables themselves, as most are.
 _NO_ARRAYS: Final = PLAIN | {Input, *CONTAINERS}
 

@@ -31,6 +31,7 @@ from mpicluster.client.moving import Moving
 from mpicluster.client.options import make_options
 from mpicluster.client.records import ERROR, FutureRecord
 from mpicluster.ids import FunctionId, Key
+from mpicluster.messages import TaskOptions
 
 #: Calls of a `map` that are made while the lock is held: enough to make its cost small.
 CALLS_PER_LOCK = 100
@@ -89,9 +90,7 @@ class Submitting(Moving):
             buffer = submission.TaskBuffer(self._loop, options, large)
             function = self.functions.number(func, prefix)
             future = self._add_call(buffer, function, prefix, args, kwargs, key, pure)
-            buffer.send()
-        self._loop.flush_soon()
-        large.wait()
+        self._send_all(buffer)
         return future
 
     def map(
@@ -134,7 +133,7 @@ class Submitting(Moving):
         prefix = key if isinstance(key, str) else submission.function_name(func)
         names = iter(key) if key is not None and not isinstance(key, str) else None
         _check_lengths(key, iterables)
-        kwargs = self._scatter_large_kwargs(kwargs)
+        kwargs = self._scatter_large_kwargs(kwargs, options)
         futures: list[Future] = []
         large = LargeArguments(self, options)
         buffer = submission.TaskBuffer(self._loop, options, large)
@@ -142,22 +141,34 @@ class Submitting(Moving):
         with self.lock:
             function = self.functions.number(func, prefix)
         calls = zip(*iterables, strict=False)
-        while chunk := list(islice(calls, CALLS_PER_LOCK)):
+        try:
+            while chunk := list(islice(calls, CALLS_PER_LOCK)):
+                with self.lock:
+                    self._check_open()
+                    for args in chunk:
+                        name = _next_name(names) if names is not None else None
+                        futures.append(self._add_call(
+                            buffer, function, prefix, args, kwargs, name, pure
+                        ))
+                        if buffer.full:
+                            self.send_full(buffer)
+                    large.forget()
+                if large.under_way:
+                    # What makes the next calls may use the same memory for other values.
+                    self._send_all(buffer)
+        except BaseException:
             with self.lock:
-                self._check_open()
-                for args in chunk:
-                    name = _next_name(names) if names is not None else None
-                    futures.append(self._add_call(
-                        buffer, function, prefix, args, kwargs, name, pure
-                    ))
-                    if buffer.full:
-                        self.send_full(buffer)
-            large.forget()  # what follows may be the same objects with other contents
+                buffer.send()  # equal calls must not wait for tasks that were never sent
+            raise
+        self._send_all(buffer)
+        return futures
+
+    def _send_all(self, buffer: submission.TaskBuffer) -> None:
+        """Send what there is; return when the memory of large arguments is not used any more."""
         with self.lock:
             buffer.send()
         self._loop.flush_soon()
-        large.wait()
-        return futures
+        buffer.large.wait()
 
     def send_full(self, buffer: submission.TaskBuffer) -> None:
         """Send a full message; wait while the scheduler has too many before it."""
@@ -170,11 +181,13 @@ class Submitting(Moving):
                 lambda: self._loop.core.backlog <= self.config.submit_credits // 2
             )
 
-    def _scatter_large_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _scatter_large_kwargs(
+        self, kwargs: dict[str, Any], options: TaskOptions
+    ) -> dict[str, Any]:
         """Scatter large keyword arguments once for all tasks of a `map`."""
         limit = large_bytes(self.config)
         return {
-            name: self.scatter([value], hash=False)[0]
+            name: self.scatter([value], workers=[self.next_rank(options)], hash=False)[0]
             if not has_futures(value, Future) and submission.is_large(value, limit) else value
             for name, value in kwargs.items()
         }  # fmt: skip

@@ -59,7 +59,7 @@ def try_slot(rank: Rank, config: Config) -> SlotFacts:
     path = f"/proc/{os.getpid()}/fd/{board_fd}"
     settings = SlotSettings(
         index=0, rank=rank, host="", arena_path=path, board_path=path, client=0,
-        inline_bytes_max=config.inline_bytes_max, report_s=config.slot_report_s,
+        config=config,
     )  # fmt: skip
     pool = SlotPool(zygote, settings, board_fd)
     try:

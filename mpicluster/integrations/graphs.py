@@ -15,7 +15,7 @@ from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_l
 from dask.utils import key_split
 
 from mpicluster import messages as m
-from mpicluster.client.arguments import LargeArgument, LargeArguments, nbytes_of
+from mpicluster.client.arguments import LargeArguments, may_be_large
 from mpicluster.client.containers import PLAIN
 from mpicluster.client.future import Future, raise_error_of
 from mpicluster.client.inspection import format_bytes
@@ -27,7 +27,7 @@ from mpicluster.ids import FunctionId, Key
 from mpicluster.integrations import legacy
 from mpicluster.integrations.compiling import FUNCTIONS, TemplateTable
 from mpicluster.integrations.programs import call_for_pieces, identity
-from mpicluster.messages import TaskOptions
+from mpicluster.messages import NO_OPTIONS, TaskOptions
 from mpicluster.ordering import depth_first
 from mpicluster.serialization.calls import Input
 
@@ -66,9 +66,7 @@ class GraphSubmission:
         self._functions: dict[Any, FunctionId] = {}
         #: {input numbers: payload} of calls without literals.
         self._payloads: dict[tuple[int, ...], bytes] = {}
-        self._large = LargeArguments(client)
-        #: {id of a value: what stands for it} of literals too large for a task.
-        self._scattered: dict[int, LargeArgument] = {}
+        self._large = LargeArguments(client, constant=True)
         #: {id of a value: value} of literals that are small enough: asking a table takes long.
         self._small: dict[int, Any] = {}
         self._inputs = InputList()
@@ -181,6 +179,7 @@ class GraphSubmission:
         number = self._number(function, prefix)
         buffer = self._buffer_for(name)
         payload = self._pickle(prefix, args, kwargs)
+        self._large.options = self._options_sent or NO_OPTIONS
         keys = self._large.to_keys(inputs.keys)
         key = self._keys[name] = self._core.next_number()
         if wanted:
@@ -197,13 +196,13 @@ class GraphSubmission:
             self._send_first()
 
     def _add_value(self, name: Hashable, value: Any, wanted: bool) -> bool:
-        """Give a large value of the graph to a worker, tasks never see it; return whether it is."""
-        if wanted and nbytes_of(value) > self._large.limit:
+        """Return whether a value of the graph is large; if so give it to a worker."""
+        if wanted and may_be_large(value, self._large.limit):
             future = self._client.scatter({name: value}, hash=False)[name]
             self._futures[name] = future
             self._keys[name] = future.use_as_input()
             return True
-        found = None if wanted else self._find_large(value)
+        found = None if wanted else self._large.find(value)
         if found is None:
             return False
         self._keys[name] = self._large.to_keys([found])[0]
@@ -259,18 +258,11 @@ class GraphSubmission:
         """Return a literal, or the input that stands for it if it is large."""
         if type(value) in PLAIN or id(value) in self._small:
             return value
-        found = self._find_large(value)
+        found = self._large.find(value)
         if found is not None:
             return self._inputs.add(found)
         self._small[id(value)] = value
         return value
-
-    def _find_large(self, value: Any) -> LargeArgument | None:
-        """Return what stands for a large array or table in all tasks of the graph."""
-        found = self._scattered.get(id(value)) or self._large.find(value)
-        if found is not None:
-            self._scattered[id(value)] = found
-        return found
 
     def _pickle(self, prefix: str, args: list[Any], kwargs: dict[str, Any]) -> bytes:
         """Return the payload of a call; large arguments become inputs."""

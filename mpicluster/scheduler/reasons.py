@@ -9,11 +9,11 @@ from mpicluster.scheduler.records import TaskRecord, WorkerRecord
 
 def lost_value_error(task: TaskRecord) -> ErrorColumns:
     """Return the error of a value that cannot be computed again."""
-    kind = "scattered from the client" if task.function is None else f"made by {task.prefix!r}"
+    kind = "sent by the client" if task.function is None else f"made by {task.prefix!r}"
     text = (
-        f"A value {kind} is on no worker any more. Scattered values cannot be computed again: "
-        "scatter them with broadcast=True and keep their futures; or start the cluster with "
-        "--survive ranks so that computed values are computed again."
+        f"A value {kind} is on no worker any more. Scattered values and large arguments cannot be "
+        "computed again: scatter them with broadcast=True and keep their futures; or start the "
+        "cluster with --survive ranks so that computed values are computed again."
     )
     return [b"", "LostValueError", text, b"", "", -1, ""]
 

@@ -24,7 +24,7 @@ from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.core import WorkerCore
 from mpicluster.worker.everywhere import Everywhere
 from mpicluster.worker.memory_watch import MemoryWatch
-from mpicluster.worker.relay import ClientRelay
+from mpicluster.worker.relay import ClientRelay, FromClient
 from mpicluster.worker.scratch import open_scratch
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
@@ -108,8 +108,7 @@ class WorkerLoop:
             arena_path=self.store.arena.path,
             board_path=f"/proc/{os.getpid()}/fd/{board_fd}",
             client=0,
-            inline_bytes_max=self.config.inline_bytes_max,
-            report_s=self.config.slot_report_s,
+            config=self.config,
         )
 
     def run(self) -> None:
@@ -267,11 +266,18 @@ class WorkerLoop:
             self._slot_started(link, message.pid, now)
         elif isinstance(message, p.RanNow):
             self.everywhere.ran(link, message)
-        elif isinstance(message, p.FromSlotClient):
-            for todo in self.relay.from_slot(link, message):
-                self._take(self.transport.rank, todo, now)
+        elif isinstance(message, FromClient):
+            self._pass_on(link, message, now)
         elif isinstance(message, p.SlotLent):
             core.receive(-1, e.SlotLent(slot, message.lent), now)
+
+    def _pass_on(self, link: SlotLink, message: FromClient, now: float) -> None:
+        """Pass on what the client in a slot sends, and do what concerns this worker."""
+        for todo in self.relay.from_slot(link, message):
+            if isinstance(todo, e.ValuesStored):
+                self.core.receive(self.transport.rank, todo, now)
+            else:
+                self._take(self.transport.rank, todo, now)
 
     def _take_earlier(self, link: SlotLink, now: float) -> None:
         """Take what the client of a slot had sent before its tasks ended: the scheduler must know
@@ -351,7 +357,7 @@ class WorkerLoop:
         """Take the results that a slot had sent before it ended."""
         for reader in link.readers.values():
             for message in reader.read_all():
-                if not isinstance(message, p.WantSegment):
+                if not isinstance(message, p.WantSegment | p.WantRoom):
                     self._take_from_slot(link, message, now)
 
     def _flush_slots(self) -> None:

@@ -2,15 +2,21 @@
 
 Through their slot's control socket and this worker. Their bundles for the scheduler are passed on
 unread. Values that they fetch come to this worker's store first, like inputs of tasks, and are
-mapped by the slot from there.
+mapped by the slot from there. Large values that they scatter are written by the slot into this
+worker's arena, as results are, and sent on from there.
 """
 
 from mpicluster import messages as m
+from mpicluster.errors import ProtocolError
 from mpicluster.ids import SCHEDULER_RANK, ClientId, Key, Rank
 from mpicluster.transport.base import Transport
+from mpicluster.worker import events as e
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.slots import SlotLink, SlotPool
 from mpicluster.worker.values import ValueTraffic
+
+#: What a slot sends for the client in it.
+FromClient = p.FromSlotClient | p.WantRoom | p.ValueWritten
 
 
 class ClientRelay:
@@ -25,19 +31,45 @@ class ClientRelay:
         self._waiting: dict[Key, list[tuple[SlotLink, int, Rank]]] = {}
         self._lost: set[Rank] = set()
 
-    def from_slot(self, link: SlotLink, message: p.FromSlotClient) -> list[m.Message]:
-        """Pass a bundle on; return what this worker itself is to do."""
+    def from_slot(self, link: SlotLink, message: FromClient) -> list[m.Message | e.ValuesStored]:
+        """Pass on what a client sends; return what this worker itself is to do."""
         self._links[link.client] = link
+        if isinstance(message, p.WantRoom):
+            offset = self._values.lend_segment(link.index, message.nbytes)
+            self._pool.send_control(link, p.RoomForValue(message.key, offset))
+            return []
+        if isinstance(message, p.ValueWritten):
+            return self._written(link, message)
+        return self._from_client(link, message)
+
+    def _written(self, link: SlotLink, message: p.ValueWritten) -> list[m.Message | e.ValuesStored]:
+        if message.target != self._transport.rank:
+            self._values.pass_on(link.index, message)
+            return []
+        stored = self._values.keep_written(link.index, message)
+        self.values_arrived([message.key])
+        return [stored]
+
+    def _from_client(
+        self, link: SlotLink, message: p.FromSlotClient
+    ) -> list[m.Message | e.ValuesStored]:
         if message.target == SCHEDULER_RANK:
             relayed = m.RelayToScheduler(link.client, message.bundle)
             self._transport.send(SCHEDULER_RANK, [relayed])
             return []
-        todo: list[m.Message] = []
+        todo: list[m.Message | e.ValuesStored] = []
         for found in m.decode_bundle(message.bundle):
             if isinstance(found, m.FetchValues):
                 todo += self._fetch(link, message.target, found)
-            elif isinstance(found, m.PutValues):
+            elif not isinstance(found, m.PutValues):
+                raise ProtocolError(
+                    f"The client of a task sent {type(found).__name__} to a worker, which its "
+                    "worker cannot pass on."
+                )
+            elif message.target == self._transport.rank:
                 todo.append(found)
+            else:
+                self._transport.send(message.target, [found])
         return todo
 
     def _fetch(self, link: SlotLink, holder: Rank, message: m.FetchValues) -> list[m.Message]:

@@ -18,12 +18,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any
+from typing import Any, Final
 
+from mpicluster.config import Config
 from mpicluster.errors import TaskSerializationError
 from mpicluster.serialization.calls import ReadsOnly, load_call
 from mpicluster.serialization.exceptions import to_error
 from mpicluster.serialization.frames import (
+    Frames,
     dumps,
     frame_offsets,
     from_frames,
@@ -33,6 +35,9 @@ from mpicluster.serialization.frames import (
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.segments import Place, to_place
 from mpicluster.worker.slot_waiting import Waiting
+
+#: What a cluster runs with where nobody says otherwise.
+DEFAULTS: Final = Config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,7 @@ class SlotSettings:
     board_path: str
     #: The address of the client that tasks here may make.
     client: int
-    inline_bytes_max: int
-    report_s: float
+    config: Config = DEFAULTS
     #: What clients want in every slot comes before all else.
     prepared: bool = False
 
@@ -69,6 +73,7 @@ class Slot:
         self, settings: SlotSettings, tasks: socket.socket, control: socket.socket
     ) -> None:
         self.settings = settings
+        self._report_s = settings.config.slot_report_s
         self.tasks = tasks
         self.control = control
         self.reader = p.PacketReader(tasks)
@@ -196,7 +201,7 @@ class Slot:
     def _run_task(self, task: QueuedTask) -> None:
         """Run one task and keep its result for the next report."""
         ticket, function, payload, inputs, _ = task
-        report_s = self.settings.report_s
+        report_s = self._report_s
         started = time.perf_counter()
         if self.durations.get(function, 1.0) > report_s:
             self.report()
@@ -314,7 +319,7 @@ class Slot:
         """Return the form of a result that goes to the worker; large ones into the arena."""
         try:
             with self.note_futures() if self.note_futures else nullcontext() as futures:
-                frames = to_frames(value, self.settings.inline_bytes_max)
+                frames = to_frames(value, self.settings.config.inline_bytes_max)
         except Exception as error:
             raise TaskSerializationError(
                 f"The result of {task[4]!r}, a {type(value).__name__}, cannot be pickled: "
@@ -328,19 +333,18 @@ class Slot:
         if isinstance(frames, bytes):
             return frames
         extents = [len(frame) for frame in frames]
-        offsets, nbytes = frame_offsets(extents)
-        place = self._ask_for_segment(nbytes)
-        for frame, offset in zip(frames, offsets, strict=True):
-            self._write(frame, place + offset)
+        place = self._ask_for_segment(frame_offsets(extents)[1])
+        self.write(frames, extents, place)
         return [place, extents]
 
-    def _write(self, frame: bytes | memoryview, position: int) -> None:
-        """Copy a frame into the arena; writing to the file spares us page faults."""
-        view = memoryview(frame)
-        while view.nbytes:
-            written = os.pwrite(self.arena_fd, view[: 1 << 30], position)
-            view = view[written:]
-            position += written
+    def write(self, frames: Frames, extents: list[int], place: int) -> None:
+        """Copy frames into the arena; writing to the file spares us page faults."""
+        for frame, offset in zip(frames, frame_offsets(extents)[0], strict=True):
+            view, position = memoryview(frame), place + offset
+            while view.nbytes:
+                written = os.pwrite(self.arena_fd, view[: 1 << 30], position)
+                view = view[written:]
+                position += written
 
     def _ask_for_segment(self, nbytes: int) -> int:
         self._send(self.tasks, p.WantSegment(nbytes))

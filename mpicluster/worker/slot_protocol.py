@@ -110,6 +110,14 @@ class ValueForClient:
     extents: list[NBytes]
 
 
+@dataclass(slots=True)
+class RoomForValue:
+    """Here is room for a large value of the client; -1: there is no memory."""
+
+    key: Key
+    offset: int
+
+
 # --- slot -> worker ---
 
 
@@ -183,6 +191,24 @@ class FromSlotClient:
 
 
 @dataclass(slots=True)
+class WantRoom:
+    """A large value of the client inside this slot's task needs this much shared memory."""
+
+    key: Key
+    nbytes: NBytes
+
+
+@dataclass(slots=True)
+class ValueWritten:
+    """The client's large value lies in the room for it; the worker `target` is to keep it."""
+
+    target: int
+    key: Key
+    offset: int
+    extents: list[NBytes]
+
+
+@dataclass(slots=True)
 class SlotLent:
     """The current task waits for others (or goes on): its place may be used meanwhile (or not)."""
 
@@ -192,7 +218,7 @@ class SlotLent:
 CODEC: Final = Codec([
     RunTasks, GrantSegment, ReportNow, RunNow, ToSlotClient, SlotStarted, TasksDone, TaskRaised,
     WantSegment, Unmapped, TasksReturned, RanNow, FromSlotClient, SlotLent, ValueForClient,
-    ForgetInputs, LetFuturesGo, SetUp,
+    ForgetInputs, LetFuturesGo, SetUp, RoomForValue, WantRoom, ValueWritten,
 ])  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from mpicluster.ids import ClientId, Key, NBytes, Rank
 from mpicluster.serialization.frames import frame_offsets, split_frames
 from mpicluster.transport.base import LargeMessage, Transport
 from mpicluster.worker import events as e
+from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.records import LocalTask
 from mpicluster.worker.segments import Place, Segment, to_place
@@ -155,6 +156,21 @@ class ValueTraffic:
             return -1
         self._lent.setdefault(slot, {})[segment.offset] = segment
         return segment.offset
+
+    def keep_written(self, slot: int, found: p.ValueWritten) -> e.ValuesStored:
+        """Put a value of the client in a slot into the store."""
+        value = LargeValue(self._lent[slot].pop(found.offset), found.extents)
+        self.store.put(found.key, value)
+        return e.ValuesStored(0, [found.key], [value.nbytes])
+
+    def pass_on(self, slot: int, found: p.ValueWritten) -> None:
+        """Send a value of the client in a slot to the worker that is to keep it."""
+        segment = self._lent[slot].pop(found.offset)
+        self.sent_nbytes += segment.nbytes
+        put = m.PutLargeValue(
+            found.key, found.extents, [segment.nbytes], [segment.view()], segment.let_go
+        )
+        self.transport.send(found.target, [put])
 
     def lend_to_client(self, slot: int, key: Key) -> Any:
         """Return a value for the client in a slot: bytes, (place, extents), or None."""

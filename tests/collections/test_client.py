@@ -302,6 +302,65 @@ def test_a_large_argument_may_change_after_the_call(client):
     assert client.gather([*futures, one]) == [1e6, 1e6 + 1, 1e6 + 2, 1e6]
 
 
+def test_memory_that_makes_the_next_call_may_be_the_same(client):
+    def chunks():
+        array = np.zeros(100_000)
+        for number in range(300):
+            if number % 100 == 0:
+                array[:] = number
+            yield array
+
+    sums = client.gather(client.map(lambda a, _: a.sum(), chunks(), range(300)))
+    assert [sums[0], sums[100], sums[299]] == [0, 1e7, 2e7]
+
+
+def test_a_set_with_a_future_and_a_long_text_is_an_argument(client):
+    number = client.submit(pow, 2, 5)
+    given = {number, "x" * 2_000_000}
+    assert client.submit(lambda found: max(map(len, map(str, found))), given).result() == 2_000_000
+    (future,) = client.map(lambda _, found: 32 in found, [1], found={number, "x" * 200_000})
+    assert future.result()
+
+
+def test_equal_calls_after_a_map_that_raised_are_run(client):
+    def calls():
+        yield 41
+        raise OSError("the file has ended")
+
+    try:
+        client.map(lambda x: x + 1, calls())
+    except OSError as error:
+        kept = error  # with the frames that hold the futures
+    one = client.map(lambda x: x + 1, [41])[0]
+    assert one.result(timeout=10) == 42
+    del kept
+
+
+def test_collections_are_arguments(client):
+    """Their sizes were once asked for, which some do not know."""
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    frame = dd.from_pandas(pd.DataFrame({"a": range(10)}), npartitions=2)
+    assert client.submit(lambda found: found.npartitions, frame).result() == 2
+    assert client.submit(lambda found: found.npartitions, found=frame.a).result() == 2
+
+
+@pytest.mark.parametrize("workers", [None, [2], [3]])
+def test_tasks_send_large_values(client, workers):
+    """A task whose client sent more than 64 kB to a worker once waited for ever."""
+
+    def task():
+        inner = mpicluster.get_client()
+        array = np.arange(100_000.0)
+        value = inner.scatter(array, workers=workers)
+        sums = [inner.submit(np.sum, value), inner.submit(np.sum, array + 1, workers=workers)]
+        texts = inner.map(len, ["x" * 200_000, "y" * 300_000])
+        return inner.gather([*sums, *texts]), inner.gather(value).sum()
+
+    total = sum(range(100_000))
+    expected = [total, total + 100_000, 200_000, 300_000], total
+    assert client.submit(task, pure=False).result(timeout=30) == expected
+
+
 def test_equal_calls_with_arrays_share_a_task(client):
     array = np.arange(50_000.0)
     first, second = client.submit(np.sum, array), client.submit(np.sum, array.copy())

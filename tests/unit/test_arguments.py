@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from mpicluster import messages as m
-from mpicluster.client.arguments import LargeArguments, large_bytes, nbytes_of
+from mpicluster.client.arguments import LargeArguments, large_bytes, may_be_large
+from mpicluster.client.containers import replace_futures
 from mpicluster.client.core import ClientCore
 from mpicluster.client.submission import InputList, TaskBuffer, dump_call, is_large
 from mpicluster.config import Config
@@ -34,7 +35,7 @@ class Client:
         return self.turn
 
     def make_future(self, record: Any) -> Any:
-        return SimpleNamespace(use_as_input=lambda: record.key)
+        return record
 
 
 @pytest.fixture
@@ -79,11 +80,36 @@ def test_a_container_with_an_input_stays_in_the_call(client: Client) -> None:
     large, inputs = LargeArguments(client), InputList()  # type: ignore[arg-type]
     future = inputs.add(70)
     array = np.zeros(1000)
-    payload = dump_call(([future, "x" * 2000, array],), {}, inputs, large, "call")
+    numbers = replace_futures({Future()}, Future, inputs.add)
+    call = ([future, "x" * 2000, array], {"deep": [numbers, "y" * 2000]}, "z" * 2000)
+    payload = dump_call(call, {}, inputs, large, "call")
     assert next(iter(inputs.keys)) == 70
+    assert len(inputs.keys) == 3
     args, _ = load_call(payload, ["seventy", *values_of(list(inputs.keys)[1:])])
     assert args[0][:2] == ["seventy", "x" * 2000]
     assert (args[0][2] == array).all()
+    assert args[1:] == ({"deep": [{"seventy"}, "y" * 2000]}, "z" * 2000)
+
+
+class Future:
+    """What `replace_futures` replaces."""
+
+    def use_as_input(self) -> int:
+        return 70
+
+
+def test_arguments_that_are_large_together_travel_by_themselves(client: Client) -> None:
+    arrays = [np.full(50, number) for number in range(5)]
+    payload, _, inputs = dump(client, *arrays, "small")
+    assert len(payload) < LIMIT
+    args, _ = load_call(payload, values_of(inputs))
+    assert all((found == array).all() for found, array in zip(args, arrays, strict=False))
+    assert args[5] == "small"
+
+
+def test_many_small_arguments_stay_in_the_call(client: Client) -> None:
+    _, _, inputs = dump(client, *("x" * 40 for _ in range(100)))
+    assert inputs == []
 
 
 def test_what_only_says_that_it_is_large_stays_in_the_call(client: Client) -> None:
@@ -121,6 +147,25 @@ def test_the_same_object_in_several_calls_travels_once(client: Client) -> None:
     assert sum(len(messages) for _, messages in workers) == 2
 
 
+@pytest.mark.parametrize("value", ["x" * 2000, [b"y" * 2000]])
+def test_an_object_twice_in_a_call_is_one_there_too(client: Client, value: Any) -> None:
+    payload, _, inputs = dump(client, value, again=value)
+    assert len(inputs) == 1
+    args, kwargs = load_call(payload, values_of(inputs))
+    assert args[0] is kwargs["again"]
+
+
+def test_literals_of_a_graph_are_not_forgotten(client: Client) -> None:
+    large = LargeArguments(client, constant=True)  # type: ignore[arg-type]
+    text = "x" * 2000
+    first = large.take(text)
+    assert first is not None
+    large.to_keys([first])
+    large.send()
+    assert large.take(text) is first
+    assert first.frames == []  # the memory is the message's now
+
+
 def test_after_forget_an_object_may_have_changed(client: Client) -> None:
     large = LargeArguments(client)  # type: ignore[arg-type]
     array = np.zeros(1000)
@@ -150,12 +195,31 @@ def test_it_is_under_way_until_it_has_left(client: Client) -> None:
     dump_call((np.zeros(1000),), {}, inputs, large, "call")
     large.to_keys(inputs.keys)
     large.send()
+    assert large.under_way
     large.wait()
     assert waited == [False]
     put = client.core.outgoing(0.0)[1][1][0]
     assert isinstance(put, m.PutLargeValue)
     assert put.on_sent is not None
     put.on_sent()
+    large.wait()
+    assert waited == [False]
+    assert not large.under_way
+
+
+def test_what_is_on_its_way_to_a_lost_worker_is_not_waited_for(client: Client) -> None:
+    """MPI may never let go of it; `submit` once waited for ever."""
+    large = LargeArguments(client)  # type: ignore[arg-type]
+    waited = []
+    client.wait_until = lambda done: waited.append(done())  # type: ignore[attr-defined]
+    for _ in range(2):
+        inputs = InputList()
+        dump_call((np.zeros(1000),), {}, inputs, large, "call")
+        large.to_keys(inputs.keys)
+    large.send()
+    client.core.lost_workers[2] = "it is gone"
+    large.wait()
+    client.core.lost_workers[3] = "and this one"
     large.wait()
     assert waited == [False]
 
@@ -174,6 +238,7 @@ def test_equal_arguments_have_equal_digests(client: Client) -> None:
 def test_what_cannot_be_pickled_is_an_error_that_names_the_task(client: Client) -> None:
     class Closed:
         nbytes = 10**9
+        size = "none"
 
         def __reduce__(self) -> Any:
             raise OSError("the file is closed")
@@ -184,18 +249,19 @@ def test_what_cannot_be_pickled_is_an_error_that_names_the_task(client: Client) 
 
 
 def test_sizes() -> None:
-    class Table:
-        nbytes = 10**9
-        dtypes = None
+    class Unknown:
+        @property
+        def nbytes(self) -> int:
+            raise NotImplementedError("as dask's tables say")
 
-        def memory_usage(self) -> int:
-            return 10**9
-
-    assert nbytes_of(Table) == 0
-    assert nbytes_of(Table()) == 10**9
-    assert nbytes_of(np.zeros(10)) == 80
-    assert nbytes_of(pd.DataFrame({"a": range(1000)})) >= 8000
-    assert nbytes_of("text" * 1000) == 0
+    assert may_be_large(Lazy(), LIMIT)
+    assert not may_be_large(Lazy, LIMIT)
+    assert not may_be_large(Unknown(), LIMIT)
+    assert not may_be_large(np.zeros(10), LIMIT)
+    assert may_be_large(np.zeros(1000), LIMIT)
+    assert may_be_large(pd.DataFrame({"a": range(1000)}), LIMIT)
+    assert not may_be_large(pd.DataFrame({"a": range(10)}), LIMIT)
+    assert not may_be_large("text" * 1000, LIMIT)
     assert is_large("x" * 2000, LIMIT)
     assert not is_large("x" * 20, LIMIT)
     assert not is_large(open, LIMIT)

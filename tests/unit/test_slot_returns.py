@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mpicluster.config import Config
 from mpicluster.worker import slot as slots
 from mpicluster.worker import slot_protocol as p
 
@@ -23,7 +24,7 @@ class SlotProcess:
         self.board = os.memfd_create("board")
         os.truncate(self.board, p.BOARD_SLOTS * p.TICKET.size)
         path = f"/proc/{os.getpid()}/fd/{self.board}"
-        settings = slots.SlotSettings(0, 2, "host", path, path, 0, 1000, 0.03)
+        settings = slots.SlotSettings(0, 2, "host", path, path, 0, Config(inline_bytes_max=1000))
         self.pid = os.fork()
         if self.pid == 0:
             self.tasks.close()
