@@ -19,14 +19,17 @@ from mpicluster.client.client import Client
 from mpicluster.client.future import pickled_futures
 from mpicluster.client.loop import ClientLoop, allocate_for_client
 from mpicluster.cluster.base import Cluster
-from mpicluster.ids import Key, Rank, address_of
+from mpicluster.ids import SCHEDULER_RANK, Key, Rank, address_of
 from mpicluster.messages import (
+    CancelKeys,
+    KeysErred,
     LargeValueSent,
     Message,
     PutLargeValue,
     decode_bundle,
     encode_bundle,
 )
+from mpicluster.serialization.exceptions import to_error
 from mpicluster.serialization.frames import frame_offsets
 from mpicluster.transport.base import Received, Transport, Waking
 from mpicluster.versions import local_versions
@@ -149,8 +152,10 @@ class SlotTransport(Transport):
         self.size = 0
         self._slot = slot
         self._inbox: deque[tuple[Rank, list[Message]]] = deque()
-        #: {key: (receiver, large value)} of those that wait for room in the worker's arena.
+        #: {key: (receiver, large value)} of those that wait for room in the worker's arena. One at
+        #: a time asks for it: answers to many would fill the control socket.
         self._leaving: dict[Key, tuple[Rank, PutLargeValue]] = {}
+        self._asked = False
         self._rooms: deque[p.RoomForValue] = deque()
         self.wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         slot.handlers[p.ToSlotClient] = self._bundle_arrived
@@ -186,8 +191,13 @@ class SlotTransport(Transport):
         for message in messages:
             if isinstance(message, PutLargeValue):
                 self._leaving[message.key] = (rank, message)
-                nbytes = frame_offsets(message.extents)[1]
-                self._slot.send_control(p.WantRoom(message.key, nbytes))
+        self._ask_for_room()
+
+    def _ask_for_room(self) -> None:
+        if self._leaving and not self._asked:
+            self._asked = True
+            key, (_, message) = next(iter(self._leaving.items()))
+            self._slot.send_control(p.WantRoom(key, frame_offsets(message.extents)[1]))
 
     def receive(self) -> Received:
         """Return what the worker has passed on; write the large values that it has room for."""
@@ -197,18 +207,38 @@ class SlotTransport(Transport):
         return [self._inbox.popleft() for _ in range(len(self._inbox))]
 
     def _write(self, room: p.RoomForValue) -> None:
-        target, message = self._leaving.pop(room.key)
-        if room.offset < 0:
-            raise MemoryError(
-                f"A value of {sum(message.extents)} bytes that a task sends does not fit into the "
-                f"memory of rank {self._slot.settings.rank} ({self._slot.settings.host}). Send it "
-                "in parts, or give the workers a larger --memory-limit."
-            )
-        self._slot.write([*message.buffers], message.extents, room.offset)
-        written = p.ValueWritten(target, room.key, room.offset, message.extents)
-        self._slot.send_control(written)
+        found = self._leaving.pop(room.key, None)
+        if found is None:  # it was asked for by a client that has been closed since
+            self._slot.send_control(p.ValueWritten(p.NOBODY, room.key, room.offset, []))
+            return
+        self._asked = False
+        target, message = found
+        try:
+            if room.offset < 0:
+                raise MemoryError("there is no memory left that the worker could give")
+            self._slot.write([*message.buffers], message.extents, room.offset)
+        except (MemoryError, OSError) as error:
+            self._give_up(room, message, error)
+        else:
+            written = p.ValueWritten(target, room.key, room.offset, message.extents)
+            self._slot.send_control(written)
         if message.on_sent is not None:
             message.on_sent()
+        self._ask_for_room()
+
+    def _give_up(self, room: p.RoomForValue, message: PutLargeValue, error: Exception) -> None:
+        """Make the future of a value that cannot be written one with an error."""
+        rank, host = self._slot.settings.rank, self._slot.settings.host
+        if room.offset >= 0:
+            self._slot.send_control(p.ValueWritten(p.NOBODY, room.key, room.offset, []))
+        cancelled = encode_bundle([CancelKeys([room.key], False)])
+        self._slot.send_control(p.FromSlotClient(SCHEDULER_RANK, cancelled))
+        reason = MemoryError(
+            f"A value of {sum(message.extents)} bytes that a task sends does not fit into the "
+            f"memory of rank {rank} ({host}): {error}. Send it in parts, or give the workers a "
+            "larger --memory-limit."
+        )
+        self._put(SCHEDULER_RANK, [KeysErred([room.key], to_error(reason, rank, host))])
 
     def hush(self) -> bool:
         """Take back what `_wake` has done."""
@@ -267,7 +297,7 @@ def _slot_client(slot: slots.Slot) -> Client:
     """Return the client of this slot; all its tasks share it."""
     global _client
     with _lock:
-        if _client is None or _client.status != "running":
+        if _client is None or _client.status != "running" or _client.loop.failure is not None:
             _client = Client(SlotCluster(slot), set_as_default=False)
             slot.note_futures = pickled_futures
             slot.flush_client = _client.loop.flush

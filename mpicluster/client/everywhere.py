@@ -10,7 +10,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.client.submitting import Submitting
 from mpicluster.errors import LostRankError, VersionMismatchError
-from mpicluster.ids import SCHEDULER_RANK
+from mpicluster.ids import SCHEDULER_RANK, SLOT_CLIENTS
 from mpicluster.serialization.exceptions import from_error
 from mpicluster.serialization.frames import dumps, loads
 from mpicluster.versions import differences, installed_versions, local_versions
@@ -57,6 +57,12 @@ class Everywhere(Submitting):
             from mpicluster.tasks import call_with_worker  # it needs clients itself
 
             function, args = call_with_worker, (function, *args)
+        if self._loop.transport.rank >= SLOT_CLIENTS:
+            raise ValueError(
+                f"A task was to run {name!r} in all slots of some workers (run, restart_workers, "
+                "plugins, uploads), which only the client of the script can do. Submit a task to a "
+                "worker instead: client.submit(function, workers=[rank], pure=False)."
+            )
         code = dumps((function, args, kwargs))
         requests: dict[int, int] = {}
         with self.lock:

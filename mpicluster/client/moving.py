@@ -115,7 +115,7 @@ class Moving(Inspection):
                     new.append((known, frames))
                 futures.append(self.make_future(known))
         # Values scattered one by one go to the workers in turn as well.
-        turn = next(self._loop.turns) % len(ranks)
+        turn = next(self._loop.turns) % len(ranks) if len(ranks) > 1 else 0
         gathering.put_values(self._loop, new, ranks[turn:] + ranks[:turn])
         if broadcast and new:
             self.replicate(futures, workers=workers)

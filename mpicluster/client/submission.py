@@ -52,7 +52,7 @@ def dump_call(
             return payload
         # Texts, containers with much in them, and several that are large only together. What holds
         # an input stays: that means nothing outside of its call.
-        share = large.limit // min(len(args) + len(kwargs), _SHARES_MAX)
+        share = large.limit // max(min(len(args) + len(kwargs), _SHARES_MAX), 1)
 
         def take(value: Any) -> LargeArgument | None:
             return None if has_futures(value, Input) else large.take(value, share)

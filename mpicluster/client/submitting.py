@@ -13,6 +13,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -30,6 +31,7 @@ from mpicluster.client.future import Future
 from mpicluster.client.moving import Moving
 from mpicluster.client.options import make_options
 from mpicluster.client.records import ERROR, FutureRecord
+from mpicluster.errors import ClusterClosedError
 from mpicluster.ids import FunctionId, Key
 from mpicluster.messages import TaskOptions
 
@@ -135,8 +137,7 @@ class Submitting(Moving):
         _check_lengths(key, iterables)
         kwargs = self._scatter_large_kwargs(kwargs, options)
         futures: list[Future] = []
-        large = LargeArguments(self, options)
-        buffer = submission.TaskBuffer(self._loop, options, large)
+        buffer = submission.TaskBuffer(self._loop, options, LargeArguments(self, options))
         self._loop.check()
         with self.lock:
             function = self.functions.number(func, prefix)
@@ -152,13 +153,15 @@ class Submitting(Moving):
                         ))
                         if buffer.full:
                             self.send_full(buffer)
-                    large.forget()
-                if large.under_way:
+                    buffer.large.forget()
+                if buffer.large.under_way:
                     # What makes the next calls may use the same memory for other values.
                     self._send_all(buffer)
         except BaseException:
-            with self.lock:
-                buffer.send()  # equal calls must not wait for tasks that were never sent
+            # Equal calls must not wait for tasks that were never sent.
+            with suppress(ClusterClosedError):
+                self._loop.check()
+                self._send_all(buffer)
             raise
         self._send_all(buffer)
         return futures

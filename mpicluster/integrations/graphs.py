@@ -86,9 +86,10 @@ class GraphSubmission:
         try:
             for name in order:
                 self._add(name, name in targets)
+        finally:
+            # Also after an error: who asks for the same keys must not wait for what was never sent.
             if self._buffer is not None:
                 self._buffer.send()
-        finally:
             if self._number_of_graph:
                 self._core.to_scheduler(m.CloseGraph(self._number_of_graph))
         self._client.loop.flush_soon()

@@ -405,10 +405,13 @@ class SchedulerCore(FromClients):
             queue.pop(worker, None)
 
     def _lose_scattered(self, rank: Rank) -> None:
-        """Values that were on their way to a lost worker will never arrive."""
+        """Values that were on their way to a lost worker, or from one, may never arrive."""
         state = self.state
-        for key in [key for key, target in state.arriving.items() if target == rank]:
-            del state.arriving[key]
+        for key, (receiver, _) in [
+            (key, ranks) for key, ranks in state.arriving.items() if rank in ranks
+        ]:
+            if receiver == rank:
+                del state.arriving[key]  # what may come yet from a lost sender is freed then
             task = state.tasks.get(key)
             if task is not None and task.state is TaskState.WAITING:
                 lifecycle.become_erred(state, task, lost_value_error(task), "worker lost")

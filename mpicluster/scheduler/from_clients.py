@@ -4,7 +4,7 @@ Handlers only take note: they change records and fill the outbox. Nothing is pla
 """
 
 from mpicluster import messages as m
-from mpicluster.ids import ClientId, Key
+from mpicluster.ids import CLIENT_SHIFT, ClientId, Key, rank_of_client
 from mpicluster.scheduler import answers, lifecycle
 from mpicluster.scheduler.core_base import CoreBase
 from mpicluster.scheduler.reasons import (
@@ -127,7 +127,7 @@ class FromClients(CoreBase):
             elif rank >= 0 and rank not in state.workers:
                 lifecycle.become_erred(state, task, lost_value_error(task), "worker lost")
             else:
-                state.arriving[key] = rank
+                state.arriving[key] = (rank, rank_of_client(source))
 
     def _on_replicate_keys(self, source: ClientId, message: m.ReplicateKeys) -> None:
         for key in message.keys:
@@ -209,6 +209,10 @@ class FromClients(CoreBase):
 
     def _on_client_stopped(self, source: ClientId, message: m.ClientStopped) -> None:
         client = self.state.clients.pop(source, None)
+        # What it sent and could not declare any more is nobody's.
+        for key in [key for key in self.state.early if key >> CLIENT_SHIFT == source]:
+            holder, _ = self.state.early.pop(key)
+            self.state.to_free.setdefault(holder, []).append(key)
         self._reply(self.coordination.client_left(source))
         self._keep_shared_values()
         if client is not None:

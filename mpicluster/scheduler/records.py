@@ -253,8 +253,9 @@ class SchedulerState:
         self.to_free: dict[WorkerRecord, list[Key]] = {}
         #: Attempts that workers need not run any more: {worker: [(key, attempt), ...]}.
         self.to_cancel: dict[WorkerRecord, list[tuple[Key, Attempt]]] = {}
-        #: {key: rank} of declared values that have not arrived, released ones among them.
-        self.arriving: dict[Key, Rank] = {}
+        #: {key: (receiver, sender)} of declared values that have not arrived, released ones among
+        #: them.
+        self.arriving: dict[Key, tuple[Rank, Rank]] = {}
         #: {key: (worker, size)} of scattered values that arrived before they were declared.
         self.early: dict[Key, tuple[WorkerRecord, NBytes]] = {}
         #: News for clients: {client: [task, ...]} now in memory.

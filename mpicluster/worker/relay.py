@@ -6,15 +6,20 @@ mapped by the slot from there. Large values that they scatter are written by the
 worker's arena, as results are, and sent on from there.
 """
 
+from collections import deque
+from typing import Final
+
 from mpicluster import messages as m
-from mpicluster.errors import ProtocolError
-from mpicluster.ids import SCHEDULER_RANK, ClientId, Key, Rank
+from mpicluster.ids import SCHEDULER_RANK, ClientId, Key, NBytes, Rank
+from mpicluster.serialization.frames import frame_offsets
 from mpicluster.transport.base import Transport
 from mpicluster.worker import events as e
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.slots import SlotLink, SlotPool
 from mpicluster.worker.values import ValueTraffic
 
+#: No room is given while more than this is being sent on, in bytes.
+PASSING_BYTES_MAX: Final = 256 << 20
 #: What a slot sends for the client in it.
 FromClient = p.FromSlotClient | p.WantRoom | p.ValueWritten
 
@@ -30,25 +35,44 @@ class ClientRelay:
         #: {key: [(link, request, holder), ...]} of values that are on their way.
         self._waiting: dict[Key, list[tuple[SlotLink, int, Rank]]] = {}
         self._lost: set[Rank] = set()
+        #: Bytes of values that are being sent on to other workers.
+        self._passing: NBytes = 0
+        #: Those who want room meanwhile.
+        self._wanting: deque[tuple[SlotLink, p.WantRoom]] = deque()
 
     def from_slot(self, link: SlotLink, message: FromClient) -> list[m.Message | e.ValuesStored]:
         """Pass on what a client sends; return what this worker itself is to do."""
         self._links[link.client] = link
         if isinstance(message, p.WantRoom):
-            offset = self._values.lend_segment(link.index, message.nbytes)
-            self._pool.send_control(link, p.RoomForValue(message.key, offset))
+            self._wanting.append((link, message))
+            self._grant_room()
             return []
         if isinstance(message, p.ValueWritten):
             return self._written(link, message)
         return self._from_client(link, message)
 
     def _written(self, link: SlotLink, message: p.ValueWritten) -> list[m.Message | e.ValuesStored]:
+        if message.target == p.NOBODY:
+            self._values.take_back(link.index, message.offset)
+            return []
         if message.target != self._transport.rank:
-            self._values.pass_on(link.index, message)
+            self._passing += frame_offsets(message.extents)[1]
+            self._values.pass_on(link.index, message, self._passed)
             return []
         stored = self._values.keep_written(link.index, message)
         self.values_arrived([message.key])
         return [stored]
+
+    def _passed(self, nbytes: NBytes) -> None:
+        self._passing -= nbytes
+        self._grant_room()
+
+    def _grant_room(self) -> None:
+        """Give room to those who want some, unless much is on its way already."""
+        while self._wanting and self._passing <= PASSING_BYTES_MAX:
+            link, message = self._wanting.popleft()
+            offset = self._values.lend_segment(link.index, message.nbytes)
+            self._pool.send_control(link, p.RoomForValue(message.key, offset))
 
     def _from_client(
         self, link: SlotLink, message: p.FromSlotClient
@@ -61,15 +85,10 @@ class ClientRelay:
         for found in m.decode_bundle(message.bundle):
             if isinstance(found, m.FetchValues):
                 todo += self._fetch(link, message.target, found)
-            elif not isinstance(found, m.PutValues):
-                raise ProtocolError(
-                    f"The client of a task sent {type(found).__name__} to a worker, which its "
-                    "worker cannot pass on."
-                )
             elif message.target == self._transport.rank:
                 todo.append(found)
             else:
-                self._transport.send(message.target, [found])
+                self._transport.send(message.target, [found])  # small values
         return todo
 
     def _fetch(self, link: SlotLink, holder: Rank, message: m.FetchValues) -> list[m.Message]:
@@ -119,6 +138,8 @@ class ClientRelay:
 
     def slot_ended(self, link: SlotLink) -> None:
         """The client of a slot that has ended leaves."""
+        wanting = [entry for entry in self._wanting if entry[0] is not link]
+        self._wanting = deque(wanting)
         if self._links.pop(link.client, None) is not None:
             bundle = m.encode_bundle([m.ClientStopped(stop=False)])
             self._transport.send(SCHEDULER_RANK, [m.RelayToScheduler(link.client, bundle)])

@@ -115,6 +115,8 @@ class Slot:
         if not settings.prepared:
             self._ready.set()
         self._lock = threading.Lock()
+        #: Another one: who waits for room there must not keep the others from reporting.
+        self._control_lock = threading.Lock()
         #: Held by the main thread but for the time in which user code runs: then the control thread
         #: may read the task socket.
         self._reading = threading.Lock()
@@ -134,7 +136,7 @@ class Slot:
         """Take tasks and run them until the worker is gone."""
         threading.Thread(target=self._listen, name="mpicluster-control", daemon=True).start()
         self._reading.acquire()
-        self._send(self.tasks, p.SlotStarted(os.getpid()))
+        self._send(p.SlotStarted(os.getpid()))
         while True:
             try:
                 task = self.queue.popleft()
@@ -229,7 +231,7 @@ class Slot:
         except BaseException as error:  # noqa: BLE001  (whatever user code raises)
             self._end_if_forked()
             self.report()
-            self._send(self.tasks, self._raised(ticket, error))
+            self._send(self._raised(ticket, error))
             stored = None
         self.current = None
         if mappings:
@@ -347,7 +349,7 @@ class Slot:
                 position += written
 
     def _ask_for_segment(self, nbytes: int) -> int:
-        self._send(self.tasks, p.WantSegment(nbytes))
+        self._send(p.WantSegment(nbytes))
         while not self.granted:
             if not self._receive():
                 os._exit(0)
@@ -383,7 +385,7 @@ class Slot:
             if place not in kept:
                 closed.append(place)
         if closed:
-            self._send(self.tasks, p.Unmapped(closed))
+            self._send(p.Unmapped(closed))
 
     # --- reports ---
 
@@ -402,19 +404,20 @@ class Slot:
                 message = p.TasksDone(tickets, durations, values, mapped, holding)
                 self.tasks.sendall(p.pack([message]))
 
-    def _send(self, sock: socket.socket, message: Any) -> None:
+    def _send(self, message: Any) -> None:
         with self._lock:
-            sock.sendall(p.pack([message]))
+            self.tasks.sendall(p.pack([message]))
 
     # --- the client inside a task ---
 
     def send_control(self, message: Any) -> None:
         """Send on the control socket, from any thread."""
-        self._send(self.control, message)
+        with self._control_lock:
+            self.control.sendall(p.pack([message]))
 
     def lend(self, lent: bool) -> None:
         """Let other tasks use this task's place while it waits, or take it back."""
-        self._send(self.tasks, p.SlotLent(lent))
+        self._send(p.SlotLent(lent))
 
     def map_for_client(self, place: Any, extents: list[int]) -> list[memoryview]:
         """Return the frames of a large value that a client here has asked for."""
@@ -452,7 +455,7 @@ class Slot:
             except IndexError:
                 break
         self.report()
-        self._send(self.tasks, p.TasksReturned(returned))
+        self._send(p.TasksReturned(returned))
 
     def _run_now(self, message: p.RunNow) -> None:
         self._ready.wait()  # what was wanted earlier must not come later
@@ -462,7 +465,7 @@ class Slot:
             value = dumps(function(*args, **kwargs))
         except BaseException as raised:  # noqa: BLE001
             error = to_error(raised, self.settings.rank, self.settings.host)
-        self._send(self.control, p.RanNow(message.request, value, error))
+        self.send_control(p.RanNow(message.request, value, error))
 
 
 def _closes(mapping: mmap.mmap) -> bool:

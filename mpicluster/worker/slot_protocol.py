@@ -23,6 +23,7 @@ from mpicluster.messages import ErrorColumns
 LENGTH: Final = struct.Struct("<Q")
 #: One entry of the board per slot: the ticket that it executes, 0 while it executes none.
 TICKET: Final = struct.Struct("<q")
+NOBODY: Final = -1
 #: A worker has at most this many slots at a time, those of waiting tasks included.
 BOARD_SLOTS: Final = 4096
 RECEIVE_BYTES: Final = 1 << 18
@@ -200,7 +201,9 @@ class WantRoom:
 
 @dataclass(slots=True)
 class ValueWritten:
-    """The client's large value lies in the room for it; the worker `target` is to keep it."""
+    """The client's large value lies in the room for it; the worker `target` is to keep it, or with
+    `NOBODY` the room is given back.
+    """
 
     target: int
     key: Key

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -81,7 +82,9 @@ def _needs_python_alone(script: str) -> bool:
     Starting a worker takes half as long then, and many run programs and other such work.
     """
     try:
-        nodes = list(ast.walk(ast.parse(script)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rank 1 shows them when it runs the script
+            nodes = list(ast.walk(ast.parse(script)))
     except (SyntaxError, ValueError, RecursionError):
         return False
     names = {
@@ -125,6 +128,33 @@ def spawn_zygote(
 
 
 @dataclass(slots=True, eq=False)
+class Outbox:
+    """What goes to a slot on one of its sockets; what does not fit is kept, nothing ever waits."""
+
+    socket: socket.socket
+    unsent: bytearray = field(default_factory=bytearray)
+    #: Somebody looks for room for it.
+    awaits_room: bool = False
+
+    def send(self, message: Any) -> None:
+        """Send; what does not fit goes with `flush`."""
+        self.unsent += p.pack([message])
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what did not fit."""
+        unsent = self.unsent
+        try:
+            while unsent:
+                sent = self.socket.send(unsent)
+                del unsent[:sent]
+        except BlockingIOError:
+            return
+        except OSError:
+            unsent.clear()  # the slot is gone; its end is noticed on the task socket
+
+
+@dataclass(slots=True, eq=False)
 class SlotLink:
     """Our end of one slot."""
 
@@ -134,16 +164,17 @@ class SlotLink:
     readers: dict[int, p.PacketReader]
     #: The address of the client that its tasks may make.
     client: ClientId
+    to_tasks: Outbox = field(init=False)
+    to_control: Outbox = field(init=False)
     pid: int = 0
-    #: Packets that did not fit into the socket yet.
-    unsent: bytearray = field(default_factory=bytearray)
-    #: Somebody looks for room for them.
-    awaits_room: bool = False
     #: Functions that the slot knows.
     functions: set[int] = field(default_factory=set)
     #: {key: ticket} of values that refer to futures which the slot keeps.
     holding: dict[Key, int] = field(default_factory=dict)
     kept: KeptInputs = field(default_factory=KeptInputs)
+
+    def __post_init__(self) -> None:
+        self.to_tasks, self.to_control = Outbox(self.tasks), Outbox(self.control)
 
 
 class SlotPool:
@@ -202,31 +233,12 @@ class SlotPool:
         return link, link.readers[fd].read()
 
     def send(self, link: SlotLink, message: Any) -> None:
-        """Send on the task socket; what does not fit goes with `flush`."""
-        link.unsent += p.pack([message])
-        self.flush(link)
+        """Send on the task socket, to the main thread."""
+        link.to_tasks.send(message)
 
     def send_control(self, link: SlotLink, message: Any) -> None:
-        """Send on the control socket, which its thread always reads."""
-        link.control.setblocking(True)
-        try:
-            link.control.sendall(p.pack([message]))
-        except OSError:
-            return  # the slot is gone; its end is noticed on the task socket
-        finally:
-            link.control.setblocking(False)
-
-    def flush(self, link: SlotLink) -> None:
-        """Send what did not fit."""
-        unsent = link.unsent
-        try:
-            while unsent:
-                sent = link.tasks.send(unsent)
-                del unsent[:sent]
-        except BlockingIOError:
-            return
-        except OSError:
-            unsent.clear()
+        """Send on the control socket, to the thread that listens while tasks run."""
+        link.to_control.send(message)
 
     def flush_all(self) -> list[tuple[int, bool]]:
         """Send to every slot what did not fit, and what it need not keep any more.
@@ -238,11 +250,12 @@ class SlotPool:
             forgotten = link.kept.take_to_forget()
             if forgotten:
                 self.send(link, p.ForgetInputs(forgotten))
-            elif link.unsent:
-                self.flush(link)
-            if bool(link.unsent) is not link.awaits_room:
-                link.awaits_room = not link.awaits_room
-                changed.append((link.tasks.fileno(), link.awaits_room))
+            for outbox in (link.to_tasks, link.to_control):
+                if outbox.unsent:
+                    outbox.flush()
+                if bool(outbox.unsent) is not outbox.awaits_room:
+                    outbox.awaits_room = not outbox.awaits_room
+                    changed.append((outbox.socket.fileno(), outbox.awaits_room))
         return changed
 
     def ended(self) -> list[SlotEnded] | None:

@@ -4,7 +4,7 @@ Answers fetches from the store, puts what arrives into it, lends segments to slo
 segment alive until its last user (a send, a running task, a mapping of user code) is done.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mpicluster import messages as m
@@ -163,14 +163,26 @@ class ValueTraffic:
         self.store.put(found.key, value)
         return e.ValuesStored(0, [found.key], [value.nbytes])
 
-    def pass_on(self, slot: int, found: p.ValueWritten) -> None:
-        """Send a value of the client in a slot to the worker that is to keep it."""
+    def pass_on(
+        self, slot: int, found: p.ValueWritten, left: Callable[[NBytes], None]
+    ) -> None:
+        """Send a value of the client in a slot to the worker that is to keep it; `left` is called
+        with its size when it has left.
+        """
         segment = self._lent[slot].pop(found.offset)
-        self.sent_nbytes += segment.nbytes
-        put = m.PutLargeValue(
-            found.key, found.extents, [segment.nbytes], [segment.view()], segment.let_go
-        )
+        nbytes = segment.nbytes
+        self.sent_nbytes += nbytes
+
+        def on_sent() -> None:
+            segment.let_go()
+            left(nbytes)
+
+        put = m.PutLargeValue(found.key, found.extents, [nbytes], [segment.view()], on_sent)
         self.transport.send(found.target, [put])
+
+    def take_back(self, slot: int, offset: int) -> None:
+        """Take back room into which nothing is written."""
+        self._lent[slot].pop(offset).let_go()
 
     def lend_to_client(self, slot: int, key: Key) -> Any:
         """Return a value for the client in a slot: bytes, (place, extents), or None."""

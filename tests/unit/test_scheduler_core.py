@@ -59,6 +59,32 @@ def test_scattered_value_arrives_after_its_future_was_released() -> None:
     assert not env.core.state.arriving
 
 
+def test_scattered_value_of_a_task_whose_worker_is_lost_is_not_waited_for() -> None:
+    """The worker that sends it on may have sent only a part of it, which its receiver drops."""
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    inside = slot_client(4, 1)
+    key = first_number(inside) + 1
+    env.say(inside, m.DeclareValues([key], [3]))
+    env.say(CLIENT, m.WantKeys([key]))
+    env.lose(4)
+    assert env.take(CLIENT, m.KeysErred).error[1] == "LostValueError"
+    env.say(3, m.ValuesArrived([key], [5]))  # it had come completely
+    assert env.take(3, m.FreeKeys).keys == [key]
+    env.nothing_left()
+    assert not env.core.state.arriving
+
+
+def test_what_a_client_could_not_declare_any_more_is_freed() -> None:
+    env = SchedulerEnvironment()
+    inside = slot_client(3, 1)
+    key = first_number(inside) + 1
+    env.say(3, m.ValuesArrived([key], [5]))
+    env.say(inside, m.ClientStopped(stop=False))
+    assert env.take(3, m.FreeKeys).keys == [key]
+    env.nothing_left()
+    assert not env.core.state.early
+
+
 def test_copy_of_a_scattered_value_arrives_after_its_only_holder_was_lost() -> None:
     env = SchedulerEnvironment(workers=2, survive="ranks")
     key = env.key("s")

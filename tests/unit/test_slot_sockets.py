@@ -52,6 +52,19 @@ def test_room_is_awaited_until_all_has_been_sent(pool: Pool) -> None:
     assert changed == [(fd, False)]
 
 
+def test_a_control_thread_that_does_not_read_holds_up_nobody(pool: Pool) -> None:
+    """A slot that sent much itself read nothing meanwhile, and worker and slot both waited."""
+    for number in range(2000):
+        pool.send_control(pool.link, p.RoomForValue(number, 0))
+    assert pool.flush_all() == [(pool.link.control.fileno(), True)]
+    reader = p.PacketReader(pool.theirs)
+    messages: list[object] = []
+    while len(messages) < 2000:
+        messages += reader.read() or []
+        pool.flush_all()
+    assert messages == [p.RoomForValue(number, 0) for number in range(2000)]
+
+
 def test_packets_are_cut_wherever_what_is_received_ends(pool: Pool) -> None:
     choose = random.Random(7)
     fitting = p.RECEIVE_BYTES - len(p.pack([p.SetUp([bytes(70_000)])])) + 70_000
