@@ -46,6 +46,39 @@ with Client() as client:
     check(runner, script, lines)
 
 
+def test_large_arguments_and_large_values_of_tasks(runner: Runner, program: Program) -> None:
+    """Those of tasks are written by their slot, kept by its worker or sent on to another."""
+    script = program(
+        """
+import numpy as np
+from mpicluster import Client, get_client
+def task(first):
+    inner = get_client()
+    arrays = [np.full(20_000, first + number) for number in range(100)]
+    large = inner.scatter(np.ones(5_000_000), workers=[2 + first % 2])
+    found = inner.map(lambda array: int(array[0]), inner.scatter(arrays))
+    text = inner.submit(len, "x" * 300_000)
+    return sum(inner.gather(found)), float(inner.submit(np.sum, large).result()), text.result()
+def chunks():
+    memory = np.zeros(100_000)
+    for number in range(300):
+        if number % 100 == 0:
+            memory[:] = number
+        yield memory
+with Client() as client:
+    print(*client.gather(client.map(task, [0, 1000, 2001], pure=False)))
+    sums = client.gather(client.map(lambda array, _: float(array.sum()), chunks(), range(300)))
+    print(sums[0], sums[100], sums[299])
+    array = np.ones(1_000_000)
+    future = client.submit(np.sum, array)
+    array[:] = 0
+    print(float(future.result()))
+"""
+    )
+    inner = [f"({4950 + 100 * first}, 5000000.0, 300000)" for first in (0, 1000, 2001)]
+    check(runner, script, [" ".join(inner), "0.0 10000000.0 20000000.0", "1000000.0"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--set", "share_memory=false"]], ids=["lent", "sent"])
 def test_a_value_over_2_gib(runner: Runner, program: Program, options: list[str]) -> None:
