@@ -55,7 +55,7 @@ BUGS: list[Bug] = [
     ),
     Bug(
         "wait for scattered values on their way to a lost worker", SchedulerCore._lose_scattered,
-        "if target == rank", "if target == -2",
+        "if rank in ranks", "if rank == -2",
     ),
     Bug("place on a paused worker", placement.room, "if worker.paused:", "if False:"),
     Bug(
