@@ -209,7 +209,7 @@ class SlotTransport(Transport):
     def _write(self, room: p.RoomForValue) -> None:
         found = self._leaving.pop(room.key, None)
         if found is None:  # it was asked for by a client that has been closed since
-            self._slot.send_control(p.ValueWritten(p.NOBODY, room.key, room.offset, []))
+            self._give_back(room)
             return
         self._asked = False
         target, message = found
@@ -226,11 +226,14 @@ class SlotTransport(Transport):
             message.on_sent()
         self._ask_for_room()
 
+    def _give_back(self, room: p.RoomForValue) -> None:
+        if room.offset >= 0:
+            self._slot.send_control(p.ValueWritten(p.NOBODY, room.key, room.offset, []))
+
     def _give_up(self, room: p.RoomForValue, message: PutLargeValue, error: Exception) -> None:
         """Make the future of a value that cannot be written one with an error."""
         rank, host = self._slot.settings.rank, self._slot.settings.host
-        if room.offset >= 0:
-            self._slot.send_control(p.ValueWritten(p.NOBODY, room.key, room.offset, []))
+        self._give_back(room)
         cancelled = encode_bundle([CancelKeys([room.key], False)])
         self._slot.send_control(p.FromSlotClient(SCHEDULER_RANK, cancelled))
         reason = MemoryError(

@@ -43,7 +43,6 @@ def dump_call(
     prefix: str,
 ) -> bytes:
     """Return the payload of a call; its large arguments become inputs."""
-
     try:
         if kwargs or not _NO_ARRAYS.issuperset(map(type, args)):
             args, kwargs = _with_stand_ins(args, kwargs, inputs, large.find)

@@ -98,5 +98,6 @@ def test_room_for_a_client_that_was_closed_is_given_back(
     slot: Slot, transport: SlotTransport
 ) -> None:
     slot.handlers[p.RoomForValue](p.RoomForValue(7, 4096))
+    slot.handlers[p.RoomForValue](p.RoomForValue(8, -1))  # this is none
     assert transport.receive() == []
     assert slot.take() == [p.ValueWritten(p.NOBODY, 7, 4096, [])]
