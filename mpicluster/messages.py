@@ -411,9 +411,10 @@ class SlotsLent(Message):
 
 @dataclass(slots=True)
 class WorkerPaused(Message):
-    """The worker is over its memory limit and takes no new tasks, or takes them again."""
+    """Over its memory limit a worker takes no tasks, at last single ones that no other can take."""
 
     paused: bool
+    last_resort: bool = False
 
 
 @dataclass(slots=True)
@@ -431,7 +432,6 @@ class FetchValues(Message):
     With `promised` a value that a task of the receiver is still to make is sent, or reported
     missing, when the task has ended. Without, it is missing: more requests may have to wait until
     this one is answered, perhaps for what that task needs.
-
     A rank of the same `home` (see `host_identity`) may lend large ones; "" asks for copies.
     """
 

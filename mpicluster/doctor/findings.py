@@ -358,8 +358,8 @@ def scratch(ranks: Sequence[RankFacts]) -> list[Finding]:
         if not disk.folder:
             return Finding(
                 "scratch", Level.NOTE,
-                "No local disk was found, so tasks wait or fail when values do not fit into "
-                "memory.", name_a_disk,
+                "No local disk was found, so tasks run one after another or fail when values do "
+                "not fit into memory.", name_a_disk,
             )  # fmt: skip
         if disk.error:
             return Finding(

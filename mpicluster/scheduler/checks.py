@@ -208,6 +208,10 @@ def check_queues(state: SchedulerState, decided: bool) -> None:
         if len(worker.local):
             expect(worker in state.with_local, worker, "its local queue is not known")
             expect(not worker.paused, worker, "tasks wait for it though it is paused")
+        expect(worker.paused == (worker in state.paused), worker, "paused, or not, unknown")
+        last = worker in state.last_resorts
+        wanted = worker.last_resort and worker.runs_nothing()
+        expect(last == wanted or not decided, worker, f"a last resort is {last}")
     for worker in state.working:
         expect(worker.rank in state.workers, worker, "works, but is not there any more")
     if decided:
@@ -220,5 +224,6 @@ def expect_empty(state: SchedulerState) -> None:
         left = getattr(state, name)
         if left:
             raise InvariantError(f"SchedulerState.{name} is not empty after a decision: {left}")
-    if len(state.ready) and (state.idle or state.roomy):
+    nobody_else = state.last_resorts and len(state.paused) == len(state.workers)
+    if len(state.ready) and (state.idle or state.roomy or nobody_else):
         raise InvariantError(f"{len(state.ready)} tasks wait though workers have room for them.")

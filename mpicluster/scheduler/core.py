@@ -350,20 +350,27 @@ class SchedulerCore(FromClients):
 
     def _on_worker_paused(self, source: Rank, message: m.WorkerPaused) -> None:
         worker = self._worker(source)
-        if worker is not None:
-            worker.paused = message.paused
-            self.state.touched[worker] = None
-            if message.paused:
-                requeue_local(self.state, worker)
+        if worker is None:
+            return
+        worker.paused, worker.last_resort = message.paused, message.last_resort
+        self.state.touched[worker] = None
+        if message.paused:
+            self.state.paused[worker] = None
+            requeue_local(self.state, worker)
+        else:
+            self.state.paused.pop(worker, None)
 
     def _on_slots_lent(self, source: Rank, message: m.SlotsLent) -> None:
         worker = self._worker(source)
         if worker is not None:
-            worker.slots = int(worker.description.get("slots", 1)) + message.count
+            worker.slots += message.count - worker.lent
+            worker.lent = message.count
             self.state.touched[worker] = None
 
     def _on_worker_stopped(self, source: Rank, _message: m.WorkerStopped) -> None:
-        self.state.workers.pop(source, None)
+        worker = self.state.workers.pop(source, None)
+        if worker is not None:
+            self.state.paused.pop(worker, None)
         self._running.pop(source, None)
         self._finish_stop()
 
@@ -400,7 +407,8 @@ class SchedulerCore(FromClients):
             if task.processing_on is worker:
                 lifecycle.run_again(state, task, "worker lost")
         for queue in (
-            state.idle, state.roomy, state.touched, state.to_free, state.to_cancel
+            state.idle, state.roomy, state.touched, state.to_free, state.to_cancel,
+            state.paused, state.last_resorts,
         ):  # fmt: skip
             queue.pop(worker, None)
 

@@ -58,6 +58,8 @@ def place(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
         send_ahead(state, assigned)
     if state.idle and state.with_local:
         move_to_idle(state, assigned)
+    if state.last_resorts:
+        use_last_resorts(state, assigned)
     if state.config.promise_s and not len(state.ready) and not state.with_local:
         for task, worker in next_ahead({**touched, **dict.fromkeys(assigned)}, state.config):
             give(state, [task], worker, assigned)
@@ -168,7 +170,12 @@ def room_for(worker: WorkerRecord, task: TaskRecord, room: int) -> int:
 
 def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
     """Keep the worker's place among the idle and the roomy ones true."""
-    if worker.rank not in state.workers or worker.paused:
+    there = worker.rank in state.workers
+    if there and worker.last_resort and worker.runs_nothing():
+        state.last_resorts[worker] = None
+    else:
+        state.last_resorts.pop(worker, None)
+    if not there or worker.paused:
         state.idle.pop(worker, None)
         state.roomy.pop(worker, None)
         return
@@ -353,6 +360,32 @@ def waiting_s(worker: WorkerRecord, task: TaskRecord) -> float:
     return worker.queued_s() + mean_s * (len(worker.local) + 1) / worker.slots
 
 
+def use_last_resorts(
+    state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]
+) -> None:
+    """Let paused workers that run nothing take one task each of those that nobody else can.
+
+    Their memory is full and they cannot free any: the tasks themselves may, by letting go of their
+    inputs. If not, an error is better than to wait for ever.
+    """
+    for group in state.groups.values():
+        if len(group.ready) and all(worker.paused for worker in group.workers.values()):
+            for worker in [one for one in group.workers.values() if one in state.last_resorts]:
+                if (task := group.ready.take()) is None:
+                    break
+                if has_resources(worker, group):
+                    give(state, [task], worker, assigned)
+                    note_room(state, worker)
+                else:
+                    put_back(group.ready, task)
+    if len(state.paused) < len(state.workers):
+        return
+    while state.last_resorts and (tasks := state.ready.take_some(1)):
+        worker = next(iter(state.last_resorts))
+        give(state, tasks, worker, assigned)
+        note_room(state, worker)
+
+
 def place_restricted(
     state: SchedulerState,
     group: OptionsGroup,
@@ -384,7 +417,7 @@ def best_permitted(
     for worker in group.workers.values():
         if room(state, worker) <= 0:
             continue
-        if any(worker.resources_free.get(name, 0.0) < need for name, need in options.resources):
+        if not has_resources(worker, group):
             continue
         preferred = worker.rank in options.workers
         if options.allow_other_workers and not preferred and worker.free_slots() <= 0:
@@ -396,3 +429,9 @@ def best_permitted(
         if best is None or cost < best_cost:
             best, best_cost = worker, cost
     return best
+
+
+def has_resources(worker: WorkerRecord, group: OptionsGroup) -> bool:
+    """Return whether a worker has free what each task of a group needs."""
+    free = worker.resources_free
+    return all(free.get(name, 0.0) >= amount for name, amount in group.options.resources)

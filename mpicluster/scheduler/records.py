@@ -124,16 +124,18 @@ class WorkerRecord:
 
     __slots__ = (
         "ahead", "alone", "description", "duration_sum_s", "freed", "frees_sent", "functions",
-        "has_what", "host", "last_heard", "last_progress", "local", "memory_limit", "metrics",
-        "nbytes", "paused", "processing", "rank", "resources", "resources_free", "slots",
-        "stealing",
+        "has_what", "host", "last_heard", "last_progress", "last_resort", "lent", "local",
+        "memory_limit", "metrics", "nbytes", "paused", "processing", "rank", "resources",
+        "resources_free", "slots", "stealing",
     )  # fmt: skip
 
     def __init__(self, rank: Rank, description: dict[str, Any]) -> None:
         self.rank = rank
         self.description = description
         self.host = str(description.get("host", ""))
+        #: As many tasks may run; more than the description says while `lent` tasks wait.
         self.slots = int(description.get("slots", 1))
+        self.lent = 0
         self.memory_limit: NBytes = int(description.get("memory_limit", 0))
         self.resources: dict[str, float] = dict(description.get("resources") or {})
         self.resources_free = dict(self.resources)
@@ -154,7 +156,8 @@ class WorkerRecord:
         self.functions: set[FunctionId] = set()
         #: Bytes of the values it holds.
         self.nbytes: NBytes = 0
-        self.paused = False
+        #: It takes no tasks; as a last resort single ones, when nobody else can.
+        self.paused = self.last_resort = False
         self.metrics: dict[str, Any] = {}
         #: How many `FreeKeys` it has been sent.
         self.frees_sent = 0
@@ -173,6 +176,10 @@ class WorkerRecord:
     def free_slots(self) -> int:
         """Return how many slots have nothing to do."""
         return self.slots - len(self.processing) + self.ahead + self.stealing
+
+    def runs_nothing(self) -> bool:
+        """Return whether none of its tasks does anything but wait."""
+        return len(self.processing) - self.ahead <= self.lent
 
     def queued_s(self) -> float:
         """Return how long a task sent now would wait for a slot, in seconds."""
@@ -243,6 +250,9 @@ class SchedulerState:
         self.idle: OrderedDict[WorkerRecord, None] = OrderedDict()
         #: {worker: None} of workers that could take a task ahead.
         self.roomy: OrderedDict[WorkerRecord, None] = OrderedDict()
+        #: {worker: None} of paused workers, and of those that would take a task as a last resort.
+        self.paused: dict[WorkerRecord, None] = {}
+        self.last_resorts: dict[WorkerRecord, None] = {}
         #: Counts arrivals: the order of tasks with equal user priority.
         self.sequence = 0
         #: (now, cause, key, old state, new state) of the last changes.

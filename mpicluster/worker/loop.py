@@ -475,10 +475,12 @@ class WorkerLoop:
                 link.kept.forget_all()  # what they map cannot be spilled
         slots = [slot for slot in self.core.state.slots if slot.tasks]
         waiting = sum(1 for slot in slots if slot.lent)
-        paused, ended = self.memory.act(now, pids, len(slots) > waiting, waiting > 0)
-        if paused != self.core.state.paused:
-            self.core.state.paused = paused
-            self.transport.send(SCHEDULER_RANK, [m.WorkerPaused(paused)])
+        memory = self.memory
+        known = (memory.paused, memory.last_resort)
+        ended = memory.act(now, pids, len(slots) > waiting, waiting > 0)
+        if (memory.paused, memory.last_resort) != known:
+            message = m.WorkerPaused(memory.paused, memory.last_resort)
+            self.transport.send(SCHEDULER_RANK, [message])
         if ended is not None:
             self._too_large[ended.slot] = ended.text
 

@@ -22,8 +22,8 @@ from mpicluster.worker.store import Store
 
 #: Measuring may take this share of the time.
 MEASURE_SHARE = 0.05
-#: A paused worker whose tasks all wait for others goes on after this time, in seconds.
-GO_ON_AFTER_S = 0.5
+#: A paused worker that has run nothing for so long, in seconds, frees no memory by waiting longer.
+LAST_RESORT_AFTER_S = 0.5
 _OWN = re.compile(rb"Pss_Anon:\s+(\d+)")
 #: A worker that is paused without tasks and values for this long will not go on by itself.
 STUCK_AFTER_S = 2.0
@@ -47,18 +47,20 @@ class MemoryWatch:
         self._last = -math.inf
         #: How long not to measure again, since that takes time.
         self._rest_s = 0.0
-        self._paused = False
+        #: The worker takes no tasks; as a last resort single ones, when nobody else can.
+        self.paused = self.last_resort = False
         self._complained = False
         #: Since when the worker is paused for nothing but its own processes, and said so.
         self._stuck_since: float | None = None
         self._said_stuck = False
-        #: Since when tasks here do nothing but wait for others.
-        self._waits_since = math.inf
+        #: Since when the worker has been paused and run nothing.
+        self._rests_since = math.inf
         self.usage = Usage(0, 0, 0, {})
 
     def is_due(self, now: float, busy: bool) -> bool:
-        """Return whether it is time to measure; an idle worker hardly changes."""
-        interval_s = self._config.memory_interval_s if busy else self._config.status_interval_s
+        """Return whether it is time to measure; a worker with nothing to do hardly changes."""
+        often = busy or self.paused
+        interval_s = self._config.memory_interval_s if often else self._config.status_interval_s
         return now >= self._last + max(interval_s, self._rest_s)
 
     def is_tight(self) -> bool:
@@ -67,8 +69,8 @@ class MemoryWatch:
 
     def act(
         self, now: float, pids: dict[int, int], busy: bool = True, waiting: bool = False
-    ) -> tuple[bool, EndedSlot | None]:
-        """Measure and do what is to be done; return whether to pause, and the slot that was ended.
+    ) -> EndedSlot | None:
+        """Measure and do what is to be done; return the slot that was ended, if one was.
 
         `pids` are the processes of the slots, `busy` is whether one of them runs a task, `waiting`
         whether one has a task that waits for others.
@@ -80,16 +82,17 @@ class MemoryWatch:
             self.usage = self._measure(pids, own_nbytes)
         self._last = now
         self._rest_s = (time.perf_counter() - started) / MEASURE_SHARE
-        decision = decide(self.usage, self._limit, self._config, self._paused)
+        decision = decide(self.usage, self._limit, self._config, self.paused)
         if decision.spill:
             self._spill(decision.spill)
         if decision.trim:
             self._store.arena.trim()
-        self._paused = decision.paused and not self._holds_up(now, busy, waiting)
+        self.paused = decision.paused
+        self._note_rest(now, busy)
         self._say_if_stuck(now, busy or waiting)
         if decision.end_slot < 0:
-            return self._paused, None
-        return self._paused, self._end(decision.end_slot, pids[decision.end_slot])
+            return None
+        return self._end(decision.end_slot, pids[decision.end_slot])
 
     def _measure(self, pids: dict[int, int], measure: Callable[[int], NBytes]) -> Usage:
         return Usage(
@@ -102,28 +105,32 @@ class MemoryWatch:
     def _spill(self, nbytes: NBytes) -> None:
         try:
             self._store.spill(nbytes)
+            reason = "no local disk was found" if self._store.scratch is None else ""
         except OSError as error:
-            if not self._complained:
-                self._complained = True
-                print(
-                    f"mpicluster: values cannot be moved to scratch: {error}. They stay in memory; "
-                    "name another disk with --scratch.",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
+            reason = str(error)
+        if reason and not self._complained:
+            self._complained = True
+            print(
+                f"mpicluster: values cannot be moved to scratch: {reason}. They stay in memory, so "
+                "tasks may have to run one after another; name another disk with --scratch.",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
 
-    def _holds_up(self, now: float, busy: bool, waiting: bool) -> bool:
-        """Return whether all tasks here have waited for a while, perhaps for some that this worker
-        would have to take: then it does, whatever is in use.
+    def _note_rest(self, now: float, busy: bool) -> None:
+        """See whether only more tasks could change anything: by letting go of their inputs, or
+        because those that are here wait for them.
         """
-        if busy or not waiting:
-            self._waits_since = math.inf
-            return False
-        self._waits_since = min(self._waits_since, now)
-        return now - self._waits_since >= GO_ON_AFTER_S
+        if not self.paused:
+            self.last_resort, self._rests_since = False, math.inf
+        elif busy:
+            self._rests_since = math.inf
+        else:
+            self._rests_since = min(self._rests_since, now)
+            self.last_resort |= now - self._rests_since >= LAST_RESORT_AFTER_S
 
     def _say_if_stuck(self, now: float, busy: bool) -> None:
         """Say once that the worker is paused and that nothing it does will change that."""
-        if not self._paused or busy or self.usage.stored:
+        if not self.paused or busy or self.usage.stored:
             self._stuck_since = None
             return
         if self._stuck_since is None:
@@ -133,9 +140,10 @@ class MemoryWatch:
         self._said_stuck = True
         used, limit = self.usage.total / 1e6, self._limit / 1e6
         print(
-            f"mpicluster: a worker takes no tasks: its own processes ({len(self.usage.slots)} "
-            f"slots) use {used:.0f} MB of its memory limit of {limit:.0f} MB, and it holds no "
-            "values that could leave. Give it a larger --memory-limit or fewer slots.",
+            "mpicluster: a worker takes only single tasks that no other can: its own processes "
+            f"({len(self.usage.slots)} slots) use {used:.0f} MB of its memory limit of {limit:.0f} "
+            "MB, and it holds no values that could leave. Give it a larger --memory-limit or fewer "
+            "slots.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -137,4 +137,3 @@ class WorkerState:
         self.next_request = 1
         #: How many `FreeKeys` have come.
         self.frees_seen = 0
-        self.paused = False

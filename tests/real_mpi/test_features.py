@@ -247,6 +247,30 @@ with Client() as client:
     assert ended.stdout.splitlines() == ["[0, 0]", "552", "True", "276.0", "[]"], ended
 
 
+def test_tasks_go_on_when_all_workers_are_full_and_no_disk_has_room(
+    runner: Runner, program: Program
+) -> None:
+    """Arguments came faster than tasks ran: both workers paused, and nothing could free memory."""
+    script = program(
+        """
+import numpy as np
+from mpicluster import Client
+with Client() as client:
+    arrays = [np.full(3_000_000, number) for number in range(20)]
+    made = client.map(lambda array: array + 1, arrays)
+    print(sum(int(array[0]) for array in client.gather(made)))
+    client.submit(abs, -1, workers=[3]).result()
+    print(client.submit(lambda arrays: sum(int(a[-1]) for a in arrays), made).result())
+"""
+    )
+    no_disk = runner.folder / "file"
+    no_disk.touch()
+    options = ["--memory-limit", "300MB", "--scratch", str(no_disk / "folder")]
+    ended = runner.run(*runner.mpi_words(4, script, options=options), timeout=100)
+    assert (ended.status, ended.stdout.split()) == (0, ["210", "210"]), ended
+    assert "values cannot be moved to scratch" in ended.stderr
+
+
 def test_a_task_that_grows_too_large_fails_alone(runner: Runner, program: Program) -> None:
     script = program(
         """

@@ -179,7 +179,7 @@ class Cluster:
         if isinstance(message, m.WorkerLost):
             return str(message.rank)
         if isinstance(message, m.WorkerPaused):
-            return str(message.paused)
+            return f"{message.paused}{' (takes single ones)' * message.last_resort}"
         return ""
 
     # --- commands ---
@@ -259,8 +259,9 @@ class Cluster:
         keys = [self.keys[name]]
         self.client.core.to_scheduler(m.ReplicateKeys(keys, [int(rank) for rank in ranks]))
 
-    def _pause(self, rank: str) -> None:
-        self.send(int(rank), SCHEDULER_RANK, [m.WorkerPaused(True)])
+    def _pause(self, rank: str, last_resort: str = "no") -> None:
+        paused = m.WorkerPaused(True, last_resort == "yes")
+        self.send(int(rank), SCHEDULER_RANK, [paused])
 
     def _unpause(self, rank: str) -> None:
         self.send(int(rank), SCHEDULER_RANK, [m.WorkerPaused(False)])

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mpicluster import messages as m
-from mpicluster.ids import Key
+from mpicluster.ids import Key, Rank
 from mpicluster.scheduler import checks
 from mpicluster.scheduler.records import SchedulerState
 from tests.simulation.sim_client import SimClient
@@ -72,6 +72,20 @@ def check_copies(state: SchedulerState, client: SimClient, answer: m.Answer) -> 
         holders = {worker.rank for worker in state.tasks[keys[0]].who_has}
         missing = [rank for rank in ranks if rank in state.workers and rank not in holders]
         checks.demand(not missing, state, keys[0], f"has no copies on {missing}")
+
+
+def check_pause(state: SchedulerState, rank: Rank) -> None:
+    """Check that a paused worker which is given tasks gets a single one that no other can take."""
+    worker = state.workers[rank]
+    if not worker.paused:
+        return
+    assert worker.last_resort, f"paused worker {rank} gets tasks"
+    runs = len(worker.processing) - worker.ahead - worker.lent
+    assert runs <= 1, f"paused worker {rank} has {runs} tasks to run"
+    task = next(reversed(worker.processing.values()))
+    able = state.workers if task.group is None else task.group.workers
+    others = [other for other in able.values() if not other.paused]
+    assert not others, f"paused worker {rank} gets {task.key}, which {others} could take"
 
 
 def cancelled_keys(world: "World") -> set[Key]:

@@ -29,7 +29,8 @@ class Faults:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.script = Script(world)
-        self.paused: dict[Rank, None] = {}
+        #: {rank: whether it takes tasks as a last resort} of paused workers.
+        self.paused: dict[Rank, bool] = {}
         self.lost: dict[Rank, None] = {}
         self.slot_ends: Counter[Key] = Counter()
         self.slow_rank: Rank = -1
@@ -60,10 +61,13 @@ class Faults:
         return found
 
     def end(self) -> None:
-        """Begin the calm: nothing is held or paused any more."""
+        """Begin the calm: nothing is held any more, and paused workers at least end everything."""
         self.world.network.held_until.clear()
         for rank in list(self.paused):
-            self._unpause(rank)
+            if chance(self.world.choices, 50):
+                self._unpause(rank)
+            else:
+                self._make_last_resort(rank)
         for worker in self._alive():
             for slot in worker.slots:
                 if slot.lent:
@@ -97,10 +101,16 @@ class Faults:
     def _pause(self) -> str:
         rank = pick(self.world.choices, self._alive()).rank
         if rank in self.paused:
-            return self._unpause(rank)
-        self.paused[rank] = None
+            make = pick(self.world.choices, [self._unpause, self._make_last_resort])
+            return make(rank)
+        self.paused[rank] = False
         self.world.send(rank, SCHEDULER_RANK, [m.WorkerPaused(True)])
         return f"worker {rank} is paused"
+
+    def _make_last_resort(self, rank: Rank) -> str:
+        self.paused[rank] = True
+        self.world.send(rank, SCHEDULER_RANK, [m.WorkerPaused(True, True)])
+        return f"worker {rank} is paused and takes single tasks that no other can"
 
     def _unpause(self, rank: Rank) -> str:
         del self.paused[rank]

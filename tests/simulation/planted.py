@@ -59,6 +59,22 @@ BUGS: list[Bug] = [
     ),
     Bug("place on a paused worker", placement.room, "if worker.paused:", "if False:"),
     Bug(
+        "give a last resort what others could take", placement.use_last_resorts,
+        "if len(state.paused) < len(state.workers):", "if False:",
+    ),
+    Bug(
+        "give a last resort restricted tasks that others could take", placement.use_last_resorts,
+        "all(worker.paused for worker in group.workers.values())", "True",
+    ),
+    Bug(
+        "give no restricted tasks to a last resort", placement.use_last_resorts,
+        "if has_resources(worker, group):", "if False:",
+    ),
+    Bug(
+        "give a last resort as many tasks as there are", placement.use_last_resorts,
+        "state.ready.take_some(1)", "state.ready.take_some(9)",
+    ),
+    Bug(
         "leave tasks in a paused worker's queue", SchedulerCore._on_worker_paused,
         "if message.paused:", "if False:",
     ),

@@ -282,7 +282,7 @@ class World:
         for rank, bundle in core.outgoing(self.now, more=more):
             self.send(SCHEDULER_RANK, rank, bundle)
             if any(isinstance(message, m.ComputeTasks) for message in bundle):
-                assert not core.state.workers[rank].paused, f"paused worker {rank} gets tasks"
+                checkers.check_pause(core.state, rank)
             for message in bundle:
                 if isinstance(message, m.Answer) and rank in self.clients:
                     checkers.check_copies(core.state, self.clients[rank], message)

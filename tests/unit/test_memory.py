@@ -304,7 +304,8 @@ def watch_of(
 def test_what_slots_share_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of a hundred slots seemed to have all that it had not changed since it was forked."""
     watch = watch_of(monkeypatch, tmp_path, resident=20_000_000, own=600_000)
-    assert watch.act(0.0, dict.fromkeys(range(100), 1)) == (False, None)
+    assert watch.act(0.0, dict.fromkeys(range(100), 1)) is None
+    assert not watch.paused
     assert watch.usage.total == 101 * 600_000
 
 
@@ -318,16 +319,52 @@ def test_measuring_takes_a_small_part_of_the_time(
     assert due == [60.0]
 
 
-def test_a_worker_whose_tasks_all_wait_for_others_goes_on(
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_paused_worker_that_runs_nothing_becomes_a_last_resort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: bool
+) -> None:
+    """Only more tasks can change anything: those that its own wait for, or users of its values."""
+    watch = watch_of(monkeypatch, tmp_path, resident=45_000_000, own=45_000_000)
+    found = []
+    for now, busy in ((0.0, True), (0.1, False), (0.5, False), (0.7, False), (0.8, True)):
+        watch.act(now, {0: 1}, busy, waiting)
+        found.append((watch.paused, watch.last_resort))
+    assert found == [(True, False)] * 3 + [(True, True)] * 2
+    monkeypatch.setattr(memory_watch, "own_nbytes", lambda _: 1)
+    watch.act(0.9, {0: 1}, busy=True)
+    assert (watch.paused, watch.last_resort) == (False, False)
+
+
+def test_a_paused_worker_without_tasks_is_measured_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may wait for tasks that only this worker can take."""
     watch = watch_of(monkeypatch, tmp_path, resident=45_000_000, own=45_000_000)
-    found = [
-        watch.act(now, {0: 1}, busy, waiting=True)[0]
-        for now, busy in ((0.0, True), (0.1, False), (0.5, False), (0.7, False), (0.8, True))
-    ]
-    assert found == [True, True, True, False, True]
+    watch.act(1000.0, {0: 1})
+    assert watch.is_due(1000.5, busy=False)
+
+
+@pytest.mark.parametrize("disk", ["full", "none"])
+def test_values_that_cannot_leave_are_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], disk: str
+) -> None:
+    watch = watch_of(monkeypatch, tmp_path, resident=1, own=1)
+
+    def open_scratch() -> ScratchFile | None:
+        if disk == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+        return None
+
+    store = watch._store = Store(Arena(1 << 27, cache_bytes=0), open_scratch)
+    put_frames(store, 1, [b"p", bytes(85_000_000)])
+    for now in (0.0, 1.0, 2.0):
+        watch.act(now, {0: 1}, busy=False)
+    assert (watch.paused, watch.last_resort) == (True, True)
+    (line,) = capfd.readouterr().err.splitlines()
+    reason = "No space left on device" if disk == "full" else "no local disk was found"
+    assert line.startswith("mpicluster: values cannot be moved to scratch: ")
+    assert reason in line
+    store.close()
+    store.arena.close()
 
 
 def test_a_worker_that_its_own_processes_pause_says_so_once(
@@ -336,7 +373,7 @@ def test_a_worker_that_its_own_processes_pause_says_so_once(
     watch = watch_of(monkeypatch, tmp_path, resident=45_000_000, own=45_000_000)
     watch.act(0.0, {0: 1}, busy=True)
     for now in (10.0, 11.0):
-        assert watch.act(now, {0: 1}, busy=False) == (True, None)
+        assert watch.act(now, {0: 1}, busy=False) is None
     assert capfd.readouterr().err == ""
     for now in (12.5, 20.0):
         watch.act(now, {0: 1}, busy=False)
