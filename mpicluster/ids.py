@@ -17,6 +17,8 @@ Key: TypeAlias = int
 FunctionId: TypeAlias = int
 #: How often a task has been assigned; every report about it repeats the number.
 Attempt: TypeAlias = int
+#: The attempt of a task that its client has sent to a worker itself; the scheduler's begin at 1.
+CLIENT_ATTEMPT: Final[Attempt] = 0
 #: A size in bytes.
 NBytes: TypeAlias = int
 

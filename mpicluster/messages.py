@@ -79,6 +79,7 @@ class SubmitTasks(Message):
 
     A graph that needs several messages has a number, `graph`: none of its tasks is released before
     `CloseGraph`, since tasks that need their values may still be on their way.
+    `placed_on` is the worker to which the client has sent the only task itself, 0: none.
     """
 
     message_class = MessageClass.TASK
@@ -89,6 +90,7 @@ class SubmitTasks(Message):
     wanted: bytes
     options: list[Any] | None
     graph: int = 0
+    placed_on: Rank = 0
 
 
 @dataclass(slots=True)
@@ -251,6 +253,7 @@ class ClusterStopped(Message):
 class ComputeTasks(Message):
     """Run these tasks. `push_to[i]` is the client to which a small result goes at once, or 0.
 
+    Clients send single tasks too, as `CLIENT_ATTEMPT`; what cannot begin at once is yielded.
     `dependencies` may be empty when no task has any. `holders` says for each input that the
     scheduler does not know to be on this worker where it is: (key, size, [rank, ...]). The size is
     `PROMISED` where a task of that rank, which may be this one, is still to make the value.
@@ -388,7 +391,10 @@ class CopiesMissed(Message):
 
 @dataclass(slots=True)
 class TasksYielded(Message):
-    """Of the tasks that were to be stolen these are given back; the others have been started."""
+    """These tasks are given back. Those that are `refused` have been started.
+
+    A `CLIENT_ATTEMPT` is given back, too, when it is cancelled: each of them is reported once.
+    """
 
     keys: list[Key]
     attempts: list[Attempt]

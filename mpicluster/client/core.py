@@ -4,16 +4,21 @@ Keeps the futures' states and the order of what goes to the scheduler. No clock,
 threads; the loop calls it under its lock.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from mpicluster import messages as m
+from mpicluster.client.placing import Placing
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import CONNECTION_SHIFT, SCHEDULER_RANK, ClientId, Key, Rank, first_number
 from mpicluster.load import Load
+
+#: What the scheduler need not know at once is sent after so long, in seconds, or with what it must.
+UNHURRIED_S: Final = 0.001
 
 
 class ClientCore:
@@ -47,6 +52,11 @@ class ClientCore:
         self._to_scheduler: deque[m.Message] = deque()
         self._to_workers: dict[Rank, list[m.Message]] = {}
         self._released: list[Key] = []
+        self._placing = Placing(client)
+        #: Taken off the queue, but not sent yet: what the scheduler need not know at once ...
+        self._unhurried: list[m.Message] = []
+        #: ... and when it is sent at the latest.
+        self._send_at = math.inf
         self._handlers: dict[type[m.Message], Callable[[Any], None]] = {
             m.ClusterStarted: self._on_cluster_started,
             m.TasksAccepted: self._on_tasks_accepted,
@@ -68,31 +78,50 @@ class ClientCore:
             raise ProtocolError(
                 f"Rank {source} sent {type(message).__name__}, which a client does not take."
             )
+        if isinstance(message, m.ValuesPushed):
+            self._placing.pushed(source, message.keys)
         handler(message)
 
-    def outgoing(self, _now: float) -> list[tuple[Rank, list[m.Message]]]:
-        """Return what to send: as many tasks as there are credits, nothing out of order."""
+    def outgoing(self, now: float) -> list[tuple[Rank, list[m.Message]]]:
+        """Return what to send: as many tasks as there are credits, nothing out of order.
+
+        The scheduler has no part in a task that goes to its worker at once, and hears of a few of
+        them together: its work would only take the time of the others on their cores.
+        """
         if self._released:
             self._to_scheduler.append(m.ReleaseKeys(self._released))
             self._released = []
         outgoing: list[tuple[Rank, list[m.Message]]] = []
-        queue, bundle = self._to_scheduler, []
+        queue, bundle = self._to_scheduler, self._unhurried
         while queue:
-            if isinstance(queue[0], m.SubmitTasks):
+            message = queue[0]
+            hurried = not isinstance(message, m.ReleaseKeys)
+            if isinstance(message, m.SubmitTasks):
                 if not self.credits:
                     break
                 self.credits -= 1
+                if self._unfinished == 1 and message.keys[0] in self.records:
+                    placed = self._placing.place(message)
+                    if placed is not None:
+                        outgoing.append((placed[0], [placed[1]]))
+                        hurried = False
+            self._send_at = -math.inf if hurried else min(self._send_at, now + UNHURRIED_S)
             bundle.append(queue.popleft())
-        if bundle:
+        if bundle and now >= self._send_at:
             outgoing.append((SCHEDULER_RANK, bundle))
+            self._unhurried, self._send_at = [], math.inf
         if self._to_workers:
             outgoing += self._to_workers.items()
             self._to_workers = {}
         return outgoing
 
     def next_deadline(self) -> float | None:
-        """Return when to be called again if nothing arrives: never."""
-        return None
+        """Return when to be called again if nothing arrives; None: not before a message."""
+        return self._send_at if self._unhurried else None
+
+    def hurry(self) -> None:
+        """Send everything the next time."""
+        self._send_at = -math.inf
 
     @property
     def load(self) -> Load:
@@ -104,7 +133,7 @@ class ClientCore:
     @property
     def backlog(self) -> int:
         """How many messages have not been sent."""
-        return len(self._to_scheduler)
+        return len(self._to_scheduler) + len(self._unhurried)
 
     # --- requests of the client's methods ---
 
@@ -212,12 +241,16 @@ class ClientCore:
             record = self.records.get(key)
             if record is not None:
                 self.cancel(record)
+                # A wish for it may have been on its way when the scheduler said this.
+                self._released.append(key)
 
     def _on_answer(self, message: m.Answer) -> None:
         self.answers[message.request] = message.body
 
     def _on_worker_lost(self, message: m.WorkerLost) -> None:
         self.lost_workers[message.rank] = message.reason
+        self._placing.worker_lost(message.rank)
+        self.hurry()  # of what was sent there only the scheduler can tell what becomes of it
         if self.workers is not None:
             self.workers = [w for w in self.workers if w["rank"] != message.rank]
             self._count_slots()

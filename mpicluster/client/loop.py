@@ -216,6 +216,9 @@ class ClientLoop:
         if self._drivers > 1:  # one that wakes up may take the message that another waits for
             look_again = now + DRIVEN_REST_S
             deadline = look_again if deadline is None else min(deadline, look_again)
+        due = self.core.next_deadline()
+        if due is not None:
+            deadline = due if deadline is None else min(deadline, due)
         moving, load = self.transport.sending(), self.core.load
         self._ladder.pause(now, deadline, expecting=expecting, moving=moving, load=load)
         if self._woken:
@@ -254,7 +257,9 @@ class ClientLoop:
 
     def flush(self) -> None:
         """Send all that was queued, before this returns."""
-        self.turn()  # at least waits for a thread that is sending
+        with self.lock:  # at least waits for a thread that is sending
+            self.core.hurry()
+        self.turn()
         if self.core.backlog:
             self.wait_until(lambda: not self.core.backlog)  # what has no credits
 

@@ -5,13 +5,19 @@ once and empties the outbox. No clock, no I/O, no values, no user code.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 from mpicluster import messages as m
 from mpicluster.config import Config
-from mpicluster.errors import ProtocolError
-from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank, rank_of_client
+from mpicluster.ids import (
+    CLIENT_ATTEMPT,
+    CLIENT_SHIFT,
+    SCHEDULER_RANK,
+    Attempt,
+    Key,
+    NBytes,
+    Rank,
+    rank_of_client,
+)
 from mpicluster.load import Load
 from mpicluster.scheduler import lifecycle
 from mpicluster.scheduler.from_clients import FromClients
@@ -47,7 +53,7 @@ class SchedulerCore(FromClients):
 
     def __init__(self, config: Config, worker_ranks: list[Rank]) -> None:
         super().__init__(config, worker_ranks)
-        self._handlers: dict[type[m.Message], Callable[[Rank, Any], None]] = {
+        self._handlers = {
             m.ClientStarted: self._on_client_started,
             m.DefineFunctions: self._on_define_functions,
             m.SubmitTasks: self._on_submit_tasks,
@@ -78,16 +84,6 @@ class SchedulerCore(FromClients):
         }
 
     # --- the contract of a core ---
-
-    def receive(self, source: Rank, message: m.Message, now: float) -> None:
-        """Take note of a message."""
-        self.state.now = now
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            raise ProtocolError(
-                f"Rank {source} sent {type(message).__name__}, which a scheduler does not take."
-            )
-        handler(source, message)
 
     def outgoing(self, now: float, *, more: bool = False) -> Outgoing:
         """Decide, and return what to send to whom.
@@ -231,6 +227,10 @@ class SchedulerCore(FromClients):
         measured: dict[FunctionRecord | None, list[float]] = {}
         rows = zip(message.keys, message.attempts, message.sizes, message.durations, strict=True)
         for key, attempt, nbytes, duration_s in rows:
+            if not attempt and self._is_early(
+                source, key, m.TasksFinished([key], [attempt], [nbytes], [duration_s])
+            ):
+                continue
             task = tasks.get(key)
             if task is None or task.attempt != attempt or task.processing_on is not worker:
                 self._take_copy(worker, key, nbytes)
@@ -259,15 +259,28 @@ class SchedulerCore(FromClients):
         else:
             lifecycle.accept_copy(self.state, task, worker, nbytes)
 
-    def _current(self, rank: Rank, key: Key, attempt: int) -> TaskRecord | None:
+    def _is_early(self, rank: Rank, key: Key, report: m.Message) -> bool:
+        """Return whether a report of a task that a client has sent itself must wait for what the
+        client tells. One that has left tells nothing more.
+        """
+        if key >> CLIENT_SHIFT not in self.state.clients:
+            self.client_attempts.running.pop(key, None)
+            return False
+        return self.client_attempts.is_early(key, rank, report)
+
+    def _current(
+        self, rank: Rank, key: Key, attempt: Attempt, report: m.Message
+    ) -> TaskRecord | None:
         """Return the task that a report is about, None if its attempt was given up."""
         worker, task = self._worker(rank), self.state.tasks.get(key)
-        if worker is None or task is None:
+        if worker is None or (attempt == CLIENT_ATTEMPT and self._is_early(rank, key, report)):
+            return None
+        if task is None:
             return None
         return task if task.attempt == attempt and task.processing_on is worker else None
 
     def _on_task_erred(self, source: Rank, message: m.TaskErred) -> None:
-        task = self._current(source, message.key, message.attempt)
+        task = self._current(source, message.key, message.attempt, message)
         if task is None:
             return
         if task.retries > 0:
@@ -278,7 +291,7 @@ class SchedulerCore(FromClients):
             lifecycle.become_erred(self.state, task, message.error, "raised")
 
     def _on_task_killed(self, source: Rank, message: m.TaskKilled) -> None:
-        task = self._current(source, message.key, message.attempt)
+        task = self._current(source, message.key, message.attempt, message)
         if task is None:
             return
         task.failures += 1
@@ -290,7 +303,7 @@ class SchedulerCore(FromClients):
             lifecycle.become_erred(self.state, task, error, "slot ended")
 
     def _on_inputs_missing(self, source: Rank, message: m.InputsMissing) -> None:
-        task = self._current(source, message.key, message.attempt)
+        task = self._current(source, message.key, message.attempt, message)
         if task is None:
             return
         worker = self.state.workers[source]
@@ -298,7 +311,7 @@ class SchedulerCore(FromClients):
             dependency = self.state.tasks.get(key)
             if dependency is not None and dependency.key in worker.has_what:
                 lifecycle.drop_replica(self.state, dependency, worker, "missing")
-        if self._current(source, message.key, message.attempt) is task:
+        if self._current(source, message.key, message.attempt, message) is task:
             lifecycle.run_again(self.state, task, "inputs missing")
 
     def _on_values_added(self, source: Rank, message: m.ValuesAdded) -> None:
@@ -330,7 +343,8 @@ class SchedulerCore(FromClients):
     def _on_tasks_yielded(self, source: Rank, message: m.TasksYielded) -> None:
         worker = self._worker(source)
         for key, attempt in zip(message.keys, message.attempts, strict=True):
-            task = self._current(source, key, attempt)
+            report = m.TasksYielded([key], [attempt], [])
+            task = self._current(source, key, attempt, report)
             if task is not None:
                 lifecycle.run_again(self.state, task, "stolen")
                 if task.state is TaskState.READY:
@@ -371,6 +385,7 @@ class SchedulerCore(FromClients):
         worker = self.state.workers.pop(source, None)
         if worker is not None:
             self.state.paused.pop(worker, None)
+            self.client_attempts.worker_lost(source)
         self._running.pop(source, None)
         self._finish_stop()
 
@@ -386,6 +401,7 @@ class SchedulerCore(FromClients):
         if worker is not None:
             self._leave_worker(worker)
         self.replication.worker_lost(rank)
+        self.client_attempts.worker_lost(rank)
         self._lose_scattered(rank)
         for client in list(state.clients):
             if rank_of_client(client) == rank:

@@ -4,11 +4,15 @@ The records, the outbox, and the few things that concern clients and workers ali
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from mpicluster import messages as m
 from mpicluster.config import Config
+from mpicluster.errors import ProtocolError
 from mpicluster.ids import ClientId, Rank
 from mpicluster.scheduler import answers
+from mpicluster.scheduler.client_attempts import ClientAttempts
 from mpicluster.scheduler.coordination import Coordination, Reply
 from mpicluster.scheduler.records import ClientRecord, SchedulerState
 from mpicluster.scheduler.replication import Replication
@@ -24,6 +28,7 @@ class CoreBase:
         self.worker_ranks: dict[Rank, None] = dict.fromkeys(worker_ranks)
         self.replication = Replication(self.state)
         self.coordination = Coordination()
+        self.client_attempts = ClientAttempts()
         #: Set when all ranks are to leave; the loop ends once it is True.
         self.stopped = False
         self._stopping = False
@@ -31,10 +36,21 @@ class CoreBase:
         self._running: dict[Rank, None] = dict.fromkeys(worker_ranks)
         self._waiting_clients: list[ClientId] = []
         self._outbox: dict[Rank, list[m.Message]] = {}
+        self._handlers: dict[type[m.Message], Callable[[Rank, Any], None]] = {}
         self._next_balance = 0.0
         #: Since when each call of `outgoing` was told that there may be more messages.
         self._more_since = math.inf
         self._some_lost = False
+
+    def receive(self, source: Rank, message: m.Message, now: float) -> None:
+        """Take note of a message."""
+        self.state.now = now
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(
+                f"Rank {source} sent {type(message).__name__}, which a scheduler does not take."
+            )
+        handler(source, message)
 
     def _send(self, rank: Rank, message: m.Message) -> None:
         self._outbox.setdefault(rank, []).append(message)

@@ -4,7 +4,7 @@ Handlers only take note: they change records and fill the outbox. Nothing is pla
 """
 
 from mpicluster import messages as m
-from mpicluster.ids import CLIENT_SHIFT, ClientId, Key, rank_of_client
+from mpicluster.ids import CLIENT_ATTEMPT, CLIENT_SHIFT, ClientId, Key, Rank, rank_of_client
 from mpicluster.scheduler import answers, lifecycle
 from mpicluster.scheduler.core_base import CoreBase
 from mpicluster.scheduler.reasons import (
@@ -52,7 +52,7 @@ class FromClients(CoreBase):
         group = state.group_for(options)
         first = state.first_priority(source, len(message.keys), options.priority)
         payloads, retries = message.payloads, options.retries
-        dependencies = message.dependencies
+        dependencies, placed_on = message.dependencies, message.placed_on
         for index, key in enumerate(message.keys):
             if key in tasks:
                 if wanted[index]:
@@ -75,6 +75,8 @@ class FromClients(CoreBase):
                 lost = self._link(task, dependencies[index])
             elif group is None:
                 lifecycle.become_ready(state, task, "submitted")
+                if placed_on:
+                    self._take_placed(task, source, placed_on)
                 continue
             if lost is not None:
                 lifecycle.become_erred(state, task, forgotten_input_error(task), "submitted")
@@ -83,6 +85,20 @@ class FromClients(CoreBase):
             else:
                 lifecycle.start_waiting(state, task, "submitted")
         self._give_credits(client)
+
+    def _take_placed(self, task: TaskRecord, source: ClientId, rank: Rank) -> None:
+        """A client has sent its task to a worker itself; if that is lost, it waits as others do."""
+        worker = self.state.workers.get(rank)
+        if worker is None:
+            return
+        lifecycle.leave_queue(self.state, task)
+        lifecycle.start_processing(self.state, [task], worker)
+        task.attempt = CLIENT_ATTEMPT
+        task.pushed_to = source
+        self.state.touched[worker] = None  # for `note_room`
+        report = self.client_attempts.begin(task.key, rank)
+        if report is not None:
+            self.receive(rank, report, self.state.now)
 
     def _give_credits(self, client: ClientRecord) -> None:
         """Answer some messages at once: a client with most of its credits left waits for none."""
@@ -213,6 +229,8 @@ class FromClients(CoreBase):
         for key in [key for key in self.state.early if key >> CLIENT_SHIFT == source]:
             holder, _ = self.state.early.pop(key)
             self.state.to_free.setdefault(holder, []).append(key)
+        for key, rank in self.client_attempts.client_left(source):
+            self.state.to_free.setdefault(self.state.workers[rank], []).append(key)
         self._reply(self.coordination.client_left(source))
         self._keep_shared_values()
         if client is not None:

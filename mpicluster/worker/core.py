@@ -10,7 +10,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
-from mpicluster.ids import SCHEDULER_RANK, Key, NBytes, Rank
+from mpicluster.ids import CLIENT_ATTEMPT, SCHEDULER_RANK, Key, NBytes, Rank
 from mpicluster.load import Load
 from mpicluster.worker import events as e
 from mpicluster.worker import fetching
@@ -317,6 +317,9 @@ class WorkerCore:
         self.state.ready.add(task)
 
     def _on_compute_tasks(self, message: m.ComputeTasks, _now: float) -> None:
+        if message.attempts[0] == CLIENT_ATTEMPT and not self._can_begin(message.keys[0]):
+            self._give_back(message.keys[0])
+            return
         state = self.state
         tasks, ready, has = state.tasks, state.ready, state.has
         holders = {key: (nbytes, ranks) for key, nbytes, ranks in message.holders}
@@ -336,6 +339,18 @@ class WorkerCore:
                     continue
             task.state = LocalState.READY
             ready.add(task)
+
+    def _can_begin(self, key: Key) -> bool:
+        """Return whether a task that a client has sent itself would be executed at once."""
+        state = self.state
+        if len(state.ready) or state.paused or key in state.tasks or key in state.has:
+            return False
+        slots = [slot for slot in state.slots if slot.started and not slot.lent]
+        return sum(1 for slot in slots if slot.tasks) < min(self.slots, len(slots))
+
+    def _give_back(self, key: Key) -> None:
+        """Let the scheduler decide about an attempt of a client; each is reported once."""
+        self._send(SCHEDULER_RANK, m.TasksYielded([key], [CLIENT_ATTEMPT], []))
 
     def _fetch_inputs(
         self, task: LocalTask, missing: list[Key], holders: dict[Key, tuple[NBytes, list[Rank]]]
@@ -386,6 +401,8 @@ class WorkerCore:
                 if task.state is LocalState.EXECUTING:
                     self._ask_back(self.state.slots[task.slot])  # most often it has not begun
                 self._drop_task(task)
+                if attempt == CLIENT_ATTEMPT:
+                    self._give_back(key)
 
     def _on_free_keys(self, message: m.FreeKeys, _now: float) -> None:
         # What came before this order must be reported as such: see `frees_seen`.

@@ -479,6 +479,7 @@ class WorkerLoop:
         known = (memory.paused, memory.last_resort)
         ended = memory.act(now, pids, len(slots) > waiting, waiting > 0)
         if (memory.paused, memory.last_resort) != known:
+            self.core.state.paused = memory.paused
             message = m.WorkerPaused(memory.paused, memory.last_resort)
             self.transport.send(SCHEDULER_RANK, [message])
         if ended is not None:

@@ -137,3 +137,5 @@ class WorkerState:
         self.next_request = 1
         #: How many `FreeKeys` have come.
         self.frees_seen = 0
+        #: Over its memory limit: it begins nothing that clients send it themselves.
+        self.paused = False

@@ -20,7 +20,7 @@ SEEDS = range(1, 201)
 #: Seeds that share a test, so that a failure names few.
 SEEDS_PER_TEST = 20
 #: Each planted bug is found within so many seeds.
-PLANTED_SEEDS_MAX = 500
+PLANTED_SEEDS_MAX = 1500
 ROOT = Path(__file__).resolve().parents[2]
 
 

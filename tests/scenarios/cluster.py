@@ -42,12 +42,15 @@ class Cluster:
         self.now = 0.0
         self.lines: list[str] = []
         self.moving: deque[tuple[Rank, Rank, list[m.Message]]] = deque()
+        #: {(source, target): bundles} of pairs of ranks between which nothing moves.
+        self.held: dict[tuple[Rank, Rank], list[list[m.Message]]] = {}
         self.workers: dict[Rank, SimWorker] = {}
         self._commands: dict[str, Callable[..., None]] = {
             "workers": self._workers, "submit": self._submit, "finish": self._finish,
             "raise": self._raise, "kill": self._kill, "release": self._release,
             "cancel": self._cancel, "scatter": self._scatter, "replicate": self._replicate,
             "pause": self._pause, "unpause": self._unpause, "lose": self._lose,
+            "hold": self._hold, "let": self._let,
             "wait": self._wait, "where": self._where, "want": self._want,
         }  # fmt: skip
 
@@ -90,6 +93,9 @@ class Cluster:
         while True:
             while self.moving:
                 source, target, messages = self.moving.popleft()
+                if (source, target) in self.held:
+                    self.held[source, target].append(messages)
+                    continue
                 for message in messages:
                     self._show(source, target, message)
                 if target == SCHEDULER_RANK:
@@ -98,8 +104,13 @@ class Cluster:
                     self._turn_client([(source, messages)])
                 elif self.workers[target].alive:
                     self._turn_worker(self.workers[target], [(source, messages)])
-            if not any(self._start_tasks(worker) for worker in self.workers.values()):
+            if any(self._start_tasks(worker) for worker in self.workers.values()):
+                continue
+            due = self.client.core.next_deadline()
+            if due is None:
                 return
+            self.now = max(self.now, due)
+            self._turn_client([])
 
     def _turn_scheduler(self, arrived: list[tuple[Rank, list[m.Message]]]) -> None:
         for source, messages in arrived:
@@ -197,14 +208,17 @@ class Cluster:
             self.send(rank, SCHEDULER_RANK, [m.WorkerStarted(description)])
 
     def _submit(self, *names: str, **options: str) -> None:
-        """Submit tasks; `needs=a,b`, `workers=2,3`, `retries=1`, `seconds=0.1` hold for all."""
+        """Submit tasks; `needs=a,b`, `workers=2,3`, `retries=1`, `seconds=0.1` and `nbytes=8` hold
+        for all.
+        """
         needs = tuple(self.keys[name] for name in options.get("needs", "").split(",") if name)
         ranks = tuple(int(rank) for rank in options.get("workers", "").split(",") if rank)
         specs = []
         for name in names:
             key = self._key(name)
             spec = Spec(
-                key, needs, "value", 10_000, float(options.get("seconds", 0.001)), 1,
+                key, needs, "value", int(options.get("nbytes", 10_000)),
+                float(options.get("seconds", 0.001)), 1,
                 options=m.TaskOptions(workers=ranks),
             )  # fmt: skip
             self.plan.add(spec, CLIENT)
@@ -270,6 +284,13 @@ class Cluster:
         self.workers[int(rank)].alive = False
         lost: Any = m.WorkerLost(int(rank), "lost in a transcript")
         self.scheduler.receive(SCHEDULER_RANK, lost, self.now)
+
+    def _hold(self, source: str, target: str) -> None:
+        self.held[int(source), int(target)] = []
+
+    def _let(self, source: str, target: str) -> None:
+        pair = (int(source), int(target))
+        self.moving.extend((*pair, messages) for messages in self.held.pop(pair))
 
     def _wait(self, seconds: str) -> None:
         """Let time pass; silent slots are asked, workers that are behind give tasks back."""

@@ -124,6 +124,8 @@ def check_nothing_left(world: "World") -> None:
         "arriving": state.arriving, "early": state.early,
         "replication": world.scheduler.replication.wanted,
         "copies on their way": world.scheduler.replication.sending,
+        "attempts of clients": world.scheduler.client_attempts.running,
+        "early reports of them": world.scheduler.client_attempts.early,
     }  # fmt: skip
     for number, client in state.clients.items():
         places[f"wants of client {number}"] = client.wants

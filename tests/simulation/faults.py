@@ -153,6 +153,10 @@ class Faults:
             begun += [slot.current.key] if slot.current is not None else []
             for key in begun:
                 world.run_lost(key)
+        known = world.scheduler.state.tasks
+        for key, last_rank in world.tally.last_rank.items():
+            if last_rank == rank and key not in known:
+                world.run_lost(key)  # its client had sent it, and the scheduler has not heard of it
         notice = m.WorkerLost(rank, "a fault")
         world.notices.setdefault(SCHEDULER_RANK, []).append(notice)
         for other in self._alive():
@@ -187,6 +191,8 @@ class Script:
             return self._submit_base(client)
         if self.world.options.churn:
             actions.append((self.world.options.churn, self._come_and_go))
+        if self.world.options.patient:
+            actions.append((150, self._submit_alone))
         if client.futures:
             actions += [(12, self._release), (5, self._cancel), (3, self._gather)]
         if pending:
@@ -252,11 +258,23 @@ class Script:
 
     def _submit(self, client: SimClient) -> str:
         """Send independent tasks that may need any future that the client holds."""
+        if chance(self.world.choices, self.world.options.alone):
+            return self._submit_alone(client)
         count = self.world.choices.integer(1, self.world.options.graph_tasks_max)
         specs = self._specs(client, client.usable(), count)
         wanted = [True] * count
         client.submit(specs, wanted, retries=2, graph=0)
         return f"submits {[spec.key for spec in specs]}"
+
+    def _submit_alone(self, client: SimClient) -> str:
+        """Send a task that the client may send to a worker itself."""
+        choices = self.world.choices
+        kind = "raise" if chance(choices, self.world.options.raising) else "value"
+        steps = choices.integer(1, self.world.options.task_steps_max)
+        spec = Spec(client.core.next_number(), (), kind, pick(choices, [1, 8, 20]), 1e-3, steps)
+        self.world.plan.add(spec, client.client)
+        client.submit([spec], [True], retries=0, graph=0)
+        return f"submits {spec.key}, alone"
 
     def _submit_base(self, client: SimClient) -> str:
         """Send a chain whose end stays wanted: its tasks can always be computed again."""

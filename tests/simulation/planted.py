@@ -14,6 +14,7 @@ from typing import Any
 
 from mpicluster.scheduler import core as scheduler_core
 from mpicluster.scheduler import lifecycle, placement
+from mpicluster.scheduler.client_attempts import ClientAttempts
 from mpicluster.scheduler.core import SchedulerCore
 from mpicluster.scheduler.replication import Replication
 from mpicluster.worker import fetching
@@ -77,6 +78,22 @@ BUGS: list[Bug] = [
     Bug(
         "leave tasks in a paused worker's queue", SchedulerCore._on_worker_paused,
         "if message.paused:", "if False:",
+    ),
+    Bug(
+        "take an early report of a client's attempt for one that is over", ClientAttempts.is_early,
+        "return True", "return False",
+    ),
+    Bug(
+        "keep the attempts of clients on a lost worker", ClientAttempts.worker_lost,
+        "if rank != worker", "if True",
+    ),
+    Bug(
+        "wait for a worker that was lost before the client's word came",
+        SchedulerCore._take_placed, "if worker is None:", "if False:",
+    ),
+    Bug(
+        "do not report a client's attempt that is cancelled", WorkerCore._on_cancel_tasks,
+        "if attempt == CLIENT_ATTEMPT:", "if False:",
     ),
     Bug(
         "do not wake dependents", lifecycle.put_in_memory,
@@ -167,10 +184,6 @@ BUGS: list[Bug] = [
     Bug(
         "do not note that a task that went out before its inputs can run", lifecycle.catch_up,
         "worker.ahead -= 1", "pass",
-    ),
-    Bug(
-        "plan no copies when another worker has the value now", Replication._plan,
-        "planned[0] is task.who_has", "len(planned[0]) == len(task.who_has)",
     ),
     Bug(
         "do not tell who waits for copies that all are there", Replication._forget,

@@ -14,6 +14,8 @@ class Tally:
         #: Attempts given up, values lost, slots ended: each permits one more execution.
         self.allowed: Counter[Key] = Counter()
         self.causes: Counter[str] = Counter()
+        #: {key: where it was executed last}.
+        self.last_rank: dict[Key, Rank] = {}
         self._read = 0
 
     def read(self, state: SchedulerState) -> None:
@@ -31,6 +33,7 @@ class Tally:
     def executed(self, key: Key, rank: Rank) -> None:
         """Count an execution; one that nothing permits is an error."""
         self.executions[key] += 1
+        self.last_rank[key] = rank
         assert self.executions[key] <= 1 + self.allowed[key], (
             f"key {key} is executed {self.executions[key]} times, now on rank {rank}, though only "
             f"{self.allowed[key]} attempts were given up"

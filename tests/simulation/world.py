@@ -13,6 +13,7 @@ from functools import partial
 from hashlib import blake2b
 
 from mpicluster import messages as m
+from mpicluster.client.records import PENDING
 from mpicluster.config import Config
 from mpicluster.ids import SCHEDULER_RANK, Key, Rank
 from mpicluster.scheduler import checks
@@ -69,6 +70,10 @@ class Options:
     slow_worker: int
     #: Weight of futures that come and go, of keys that the scheduler knows.
     churn: int
+    #: Percent of submits that are one task without inputs and options.
+    alone: int
+    #: Whether scripts mostly wait for their tasks before they do anything else.
+    patient: bool
     #: Milliseconds of work sent ahead to workers and slots.
     ahead_ms: int
     #: Milliseconds that inputs may take of tasks which are sent before these are made.
@@ -79,12 +84,13 @@ class Options:
         """Draw the options of a run."""
         integer = choices.integer
         churn = pick(choices, [0, 0, 0, 100])
+        patient = not churn and chance(choices, 30)
         return cls(
             workers=integer(1, 8) if chance(choices, 50) and not churn else integer(1, 2),
             slots=integer(1, 3),
             clients=integer(1, 3) if chance(choices, 50) else 1,
             survive=pick(choices, ["tasks", "ranks"]) if not churn else "ranks",
-            storm_steps=integer(60, 300) if not churn else 400,
+            storm_steps=integer(60, 300) if not churn and not patient else 400,
             actions=integer(3, 50) if not churn else integer(1, 8),
             graph_tasks_max=integer(1, 8),
             needs_max=integer(1, 4),
@@ -92,13 +98,15 @@ class Options:
             killing=pick(choices, [0, 0, 0, 8]),
             flaky=pick(choices, [0, 0, 20]),
             restricted=pick(choices, [0, 0, 40]),
-            task_steps_max=pick(choices, [1, 3, 12, 40]) if not churn else integer(1, 2),
+            task_steps_max=integer(1, 2) if churn or patient else pick(choices, [1, 3, 12, 40]),
             large=pick(choices, [0, 30, 80]),
             step_us=pick(choices, [10, 1000, 20000]),
             takes=pick(choices, [100, 70, 30]),
             fault_weight=pick(choices, [0, 2, 10]),
             slow_worker=pick(choices, [0, 0, 2]),
             churn=churn,
+            alone=90 if patient else pick(choices, [0, 0, 30]),
+            patient=patient,
             ahead_ms=pick(choices, [2, 20, 2000]),
             promise_ms=pick(choices, [0, 5, 1_000_000, 1_000_000]),
         )
@@ -208,7 +216,8 @@ class World:
 
     def _pass_time(self) -> bool:
         """Go to the next deadline; return False if there is none."""
-        cores = [self.scheduler, *(w.core for w in self.workers.values() if w.alive)]
+        cores = [self.scheduler, *(client.core for client in self.clients.values())]
+        cores += [worker.core for worker in self.workers.values() if worker.alive]
         deadlines = [found for core in cores if (found := core.next_deadline()) is not None]
         if not deadlines:
             return False
@@ -240,12 +249,18 @@ class World:
             due = deadline is not None and deadline <= self.now
             if rank not in ready and (due or any(slot.sent for slot in worker.slots)):
                 actions.append((40, partial(self._turn, rank)))
+        for rank, client in self.clients.items():
+            deadline = client.core.next_deadline()
+            if rank not in ready and deadline is not None and deadline <= self.now:
+                actions.append((40, partial(self._turn, rank)))
         deadline = self.scheduler.next_deadline()
         if SCHEDULER_RANK not in ready and deadline is not None and deadline <= self.now:
             actions.append((40, partial(self._turn, SCHEDULER_RANK)))
         if self.storm:
-            if self.actions_left and any(client.started for client in self.clients.values()):
-                actions.append((60, self._script_action))
+            started = [client for client in self.clients.values() if client.started]
+            if self.actions_left and started:
+                waits = self.options.patient and all(client.held(PENDING) for client in started)
+                actions.append((3 if waits else 60, self._script_action))
             actions += self.faults.possible()
         return actions
 
@@ -296,8 +311,10 @@ class World:
         return f"rank {worker.rank} slot {slot.index} goes on with {slot.current}"
 
     def _script_action(self) -> str:
+        started = [client for client in self.clients.values() if client.started]
+        at_rest = [client for client in started if not client.held(PENDING)]
+        client = pick(self.choices, (self.options.patient and at_rest) or started)
         self.actions_left -= 1
-        client = pick(self.choices, [c for c in self.clients.values() if c.started])
         text = self.faults.script.act(client)
         self.send_from_script(client)
         return f"client {client.client} {text}"

@@ -1,0 +1,47 @@
+"""Which tasks have clients sent to workers themselves?
+
+A client tells the scheduler at the same time (`client/placing.py`), but MPI keeps the order only
+between two ranks: the worker's report of the task may come first, and then waits here. So that it
+is not taken for one of a task that is over, a worker reports each such attempt exactly once, even
+if it is given up meanwhile.
+"""
+
+from mpicluster import messages as m
+from mpicluster.ids import CLIENT_SHIFT, ClientId, Key, Rank
+
+
+class ClientAttempts:
+    """The attempts of which either the client or the worker has not told yet."""
+
+    def __init__(self) -> None:
+        #: {key: worker} of those that the worker has not reported.
+        self.running: dict[Key, Rank] = {}
+        #: {key: (worker, its report)} of those of which the client has not told.
+        self.early: dict[Key, tuple[Rank, m.Message]] = {}
+
+    def begin(self, key: Key, worker: Rank) -> m.Message | None:
+        """A client has sent this task to a worker; return the report if it is here already."""
+        self.running[key] = worker
+        _, report = self.early.pop(key, (worker, None))
+        return report
+
+    def is_early(self, key: Key, worker: Rank, report: m.Message) -> bool:
+        """Return whether a report of an attempt must wait until the client has told of it."""
+        if self.running.pop(key, None) is not None:
+            return False
+        self.early[key] = (worker, report)
+        return True
+
+    def worker_lost(self, worker: Rank) -> None:
+        """Forget what is or was on a worker."""
+        self.running = {key: rank for key, rank in self.running.items() if rank != worker}
+        self.early = {key: found for key, found in self.early.items() if found[0] != worker}
+
+    def client_left(self, client: ClientId) -> list[tuple[Key, Rank]]:
+        """Return the values that have been made for a client which cannot tell of them any more."""
+        left = [key for key in self.early if key >> CLIENT_SHIFT == client]
+        reports = [(key, *self.early.pop(key)) for key in left]
+        return [
+            (key, worker) for key, worker, report in reports
+            if isinstance(report, m.TasksFinished)
+        ]  # fmt: skip
