@@ -3,11 +3,11 @@
 A client tells the scheduler at the same time (`client/placing.py`), but MPI keeps the order only
 between two ranks: the worker's report of the task may come first, and then waits here. So that it
 is not taken for one of a task that is over, a worker reports each such attempt exactly once, even
-if it is given up meanwhile.
+if it is given up meanwhile. Nothing waits for ever: a client tells of all before it leaves.
 """
 
 from mpicluster import messages as m
-from mpicluster.ids import CLIENT_SHIFT, ClientId, Key, Rank
+from mpicluster.ids import Key, Rank
 
 
 class ClientAttempts:
@@ -36,12 +36,3 @@ class ClientAttempts:
         """Forget what is or was on a worker."""
         self.running = {key: rank for key, rank in self.running.items() if rank != worker}
         self.early = {key: found for key, found in self.early.items() if found[0] != worker}
-
-    def client_left(self, client: ClientId) -> list[tuple[Key, Rank]]:
-        """Return the values that have been made for a client which cannot tell of them any more."""
-        left = [key for key in self.early if key >> CLIENT_SHIFT == client]
-        reports = [(key, *self.early.pop(key)) for key in left]
-        return [
-            (key, worker) for key, worker, report in reports
-            if isinstance(report, m.TasksFinished)
-        ]  # fmt: skip

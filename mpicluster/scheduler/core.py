@@ -10,7 +10,6 @@ from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.ids import (
     CLIENT_ATTEMPT,
-    CLIENT_SHIFT,
     SCHEDULER_RANK,
     Attempt,
     Key,
@@ -227,8 +226,8 @@ class SchedulerCore(FromClients):
         measured: dict[FunctionRecord | None, list[float]] = {}
         rows = zip(message.keys, message.attempts, message.sizes, message.durations, strict=True)
         for key, attempt, nbytes, duration_s in rows:
-            if not attempt and self._is_early(
-                source, key, m.TasksFinished([key], [attempt], [nbytes], [duration_s])
+            if attempt == CLIENT_ATTEMPT and self.client_attempts.is_early(
+                key, source, m.TasksFinished([key], [attempt], [nbytes], [duration_s])
             ):
                 continue
             task = tasks.get(key)
@@ -259,21 +258,14 @@ class SchedulerCore(FromClients):
         else:
             lifecycle.accept_copy(self.state, task, worker, nbytes)
 
-    def _is_early(self, rank: Rank, key: Key, report: m.Message) -> bool:
-        """Return whether a report of a task that a client has sent itself must wait for what the
-        client tells. One that has left tells nothing more.
-        """
-        if key >> CLIENT_SHIFT not in self.state.clients:
-            self.client_attempts.running.pop(key, None)
-            return False
-        return self.client_attempts.is_early(key, rank, report)
-
     def _current(
         self, rank: Rank, key: Key, attempt: Attempt, report: m.Message
     ) -> TaskRecord | None:
         """Return the task that a report is about, None if its attempt was given up."""
         worker, task = self._worker(rank), self.state.tasks.get(key)
-        if worker is None or (attempt == CLIENT_ATTEMPT and self._is_early(rank, key, report)):
+        if worker is None:
+            return None
+        if attempt == CLIENT_ATTEMPT and self.client_attempts.is_early(key, rank, report):
             return None
         if task is None:
             return None

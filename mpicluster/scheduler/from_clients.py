@@ -229,8 +229,6 @@ class FromClients(CoreBase):
         for key in [key for key in self.state.early if key >> CLIENT_SHIFT == source]:
             holder, _ = self.state.early.pop(key)
             self.state.to_free.setdefault(holder, []).append(key)
-        for key, rank in self.client_attempts.client_left(source):
-            self.state.to_free.setdefault(self.state.workers[rank], []).append(key)
         self._reply(self.coordination.client_left(source))
         self._keep_shared_values()
         if client is not None:

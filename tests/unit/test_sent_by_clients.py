@@ -194,14 +194,13 @@ def test_a_task_sent_to_a_lost_worker_runs_elsewhere() -> None:
     assert not env.core.client_attempts.running
 
 
-def test_values_for_a_client_that_left_before_it_told_of_them_are_freed() -> None:
-    env = SchedulerEnvironment()
-    env.say(3, finished(env, "a"))
-    env.say(CLIENT, m.ClientStopped(stop=False))
-    assert env.take(3, m.FreeKeys).keys == [env.key("a")]
-    env.say(3, finished(env, "b"))
-    assert env.take(3, m.FreeKeys).keys == [env.key("b")]
-    assert not env.core.client_attempts.early
+def test_a_client_that_leaves_has_told_of_all_its_tasks() -> None:
+    env = ClientEnvironment()
+    env.run_one()
+    env.submit()
+    env.sent()
+    env.core.to_scheduler(m.ClientStopped(stop=False))
+    assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks", "ClientStopped"])]
 
 
 # --- the worker ---
