@@ -106,6 +106,8 @@ class ClientLoop:
         """Take what has arrived and send what is due, in a thread that waits for nothing."""
         if self._turn() and self._drivers:
             self.wake()  # perhaps it is what another thread waits for
+        elif self._resting and self.core.next_deadline() is not None:
+            self.wake()  # it sends in time what this thread has left
 
     def _turn(self) -> bool:
         """Take what has arrived and send what is due; return whether there was anything."""
