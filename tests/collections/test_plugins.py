@@ -86,6 +86,8 @@ def test_a_plugin_that_raises_is_not_registered(client):
                 inside.submit(nested, depth - 1, workers=[3], pure=False).result()
 
     client.submit(nested, 4, workers=[3]).result()  # rank 3 has five slots from now on
+    client.restart_workers()
+    assert client.run(lambda: os.environ.get("LABEL")) == {2: None, 3: None}
     with pytest.raises(RuntimeError, match="no licence"):
         client.register_plugin(Fails())
     assert labels(client) == {"once"}
