@@ -74,20 +74,38 @@ def test_what_was_registered_first_is_done_first(client):
     client.unregister_worker_plugin("slow")
 
 
+def nested(depth):
+    """A task that has as many slots of worker 3 started as it is deep."""
+    if depth:
+        with worker_client() as inside:
+            inside.submit(nested, depth - 1, workers=[3], pure=False).result()
+
+
+def test_what_fails_in_one_slot_is_waited_for_in_the_others(client, tmp_path):
+    """What followed `restart_workers` could meet a slot that was about to end."""
+
+    def fail_first():
+        try:
+            (tmp_path / "first").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(0.5)
+            (tmp_path / f"ended-{os.getpid()}").touch()
+        else:
+            raise ValueError("first")
+
+    client.submit(nested, 2, workers=[3], pure=False).result()
+    with pytest.raises(ValueError, match="first"):
+        client.run(fail_first, workers=[3])
+    assert len(list(tmp_path.glob("ended-*"))) >= 2
+
+
 def test_a_plugin_that_raises_is_not_registered(client):
     class Fails(WorkerPlugin):
         def setup(self, worker):
             os.environ["LABEL"] = "once"
             raise RuntimeError("no licence")
 
-    def nested(depth):
-        if depth:
-            with worker_client() as inside:
-                inside.submit(nested, depth - 1, workers=[3], pure=False).result()
-
-    client.submit(nested, 4, workers=[3]).result()  # rank 3 has five slots from now on
-    client.restart_workers()
-    assert client.run(lambda: os.environ.get("LABEL")) == {2: None, 3: None}
+    client.submit(nested, 4, workers=[3], pure=False).result()
     with pytest.raises(RuntimeError, match="no licence"):
         client.register_plugin(Fails())
     assert labels(client) == {"once"}
