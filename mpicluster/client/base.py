@@ -129,6 +129,10 @@ class ClientBase:
             if self._loop.core.records.get(record.key) is record:
                 self._loop.core.by_name.setdefault(record.name, record)
 
+    def tell_scheduler(self) -> None:
+        """Let the scheduler know all tasks of now before it hears of their futures elsewhere."""
+        self._loop.core.tell_scheduler()
+
     def drop(self, record: FutureRecord) -> None:
         """Note that a future of the record is gone; called by finalizers, so it takes no lock."""
         self._loop.drop(record)

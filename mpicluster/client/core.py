@@ -80,6 +80,8 @@ class ClientCore:
             )
         if isinstance(message, m.ValuesPushed):
             self._placing.pushed(source, message.keys)
+        elif isinstance(message, m.KeysFinished | m.KeysErred):
+            self._placing.told_by_scheduler(message.keys)
         handler(message)
 
     def outgoing(self, now: float) -> list[tuple[Rank, list[m.Message]]]:
@@ -122,6 +124,11 @@ class ClientCore:
     def hurry(self) -> None:
         """Send everything the next time."""
         self._send_at = -math.inf
+
+    def tell_scheduler(self) -> None:
+        """Let the scheduler know all that has been submitted before whatever is submitted next."""
+        self.hurry()
+        self._placing.pause()
 
     @property
     def load(self) -> Load:

@@ -143,6 +143,7 @@ class Future:
         noted = _pickled.get()
         if noted is not None:
             noted.append(self)
+        self._client.tell_scheduler()  # whoever gets this asks it for the value
         return _rebind, (self._record.key, self._record.name)
 
     def __getattr__(self, name: str) -> Any:
@@ -176,6 +177,9 @@ class _Released:
 
     def drop(self, record: FutureRecord) -> None:
         """Nothing is left to drop."""
+
+    def tell_scheduler(self) -> None:
+        """There is nothing to tell."""
 
     def remember_name(self, record: FutureRecord) -> None:
         """The name leads nowhere any more."""

@@ -106,8 +106,12 @@ class ClientLoop:
         """Take what has arrived and send what is due, in a thread that waits for nothing."""
         if self._turn() and self._drivers:
             self.wake()  # perhaps it is what another thread waits for
-        elif self._resting and self.core.next_deadline() is not None:
-            self.wake()  # it sends in time what this thread has left
+        elif self.core.next_deadline() is not None:  # the resting thread sends in time what is left
+            if self._resting:
+                self.wake()
+            elif self._rests_long:
+                self._rests_long = False
+                os.eventfd_write(self._rest_fd, 1)
 
     def _turn(self) -> bool:
         """Take what has arrived and send what is due; return whether there was anything."""

@@ -1,6 +1,6 @@
 """Which tasks have clients sent to workers themselves?
 
-A client tells the scheduler at the same time (`client/placing.py`), but MPI keeps the order only
+A client tells the scheduler a little later (`client/placing.py`), and MPI keeps the order only
 between two ranks: the worker's report of the task may come first, and then waits here. So that it
 is not taken for one of a task that is over, a worker reports each such attempt exactly once, even
 if it is given up meanwhile. Nothing waits for ever: a client tells of all before it leaves.

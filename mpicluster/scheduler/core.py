@@ -303,7 +303,7 @@ class SchedulerCore(FromClients):
             dependency = self.state.tasks.get(key)
             if dependency is not None and dependency.key in worker.has_what:
                 lifecycle.drop_replica(self.state, dependency, worker, "missing")
-        if self._current(source, message.key, message.attempt, message) is task:
+        if task.processing_on is worker and task.attempt == message.attempt:
             lifecycle.run_again(self.state, task, "inputs missing")
 
     def _on_values_added(self, source: Rank, message: m.ValuesAdded) -> None:

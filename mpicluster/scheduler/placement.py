@@ -369,8 +369,9 @@ def use_last_resorts(
     inputs. If not, an error is better than to wait for ever.
     """
     for group in state.groups.values():
-        if len(group.ready) and all(worker.paused for worker in group.workers.values()):
-            for worker in [one for one in group.workers.values() if one in state.last_resorts]:
+        workers = group.workers.values()
+        if len(group.ready) and all(one.paused or not has_resources(one, group) for one in workers):
+            for worker in [one for one in workers if one in state.last_resorts]:
                 if (task := group.ready.take()) is None:
                     break
                 if has_resources(worker, group):

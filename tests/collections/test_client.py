@@ -538,3 +538,26 @@ def test_calls_one_after_the_other_end_in_every_way(client):
     assert submit("plain").result() == "plain"
     fire_and_forget(submit("plain"))
     assert submit(submit("plain")).result() == "plain"
+
+
+class Box:
+    """Hides a future from whoever looks for futures in arguments."""
+
+    def __init__(self, future):
+        self.future = future
+
+
+def test_a_hidden_future_of_a_call_that_was_sent_to_a_worker_is_known(client):
+    """The scheduler had not heard of its task yet: LostValueError."""
+
+    def identity(value):
+        return value
+
+    def open_box(box):
+        return box.future.result()
+
+    for number in range(20):
+        future = client.submit(identity, number, pure=False)
+        assert future.result() == number
+        assert client.submit(open_box, Box(future), pure=False).result() == number
+        del future

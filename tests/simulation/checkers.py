@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mpicluster import messages as m
 from mpicluster.ids import Key, Rank
 from mpicluster.scheduler import checks
+from mpicluster.scheduler.placement import has_resources
 from mpicluster.scheduler.records import SchedulerState
 from tests.simulation.sim_client import SimClient
 
@@ -85,6 +86,8 @@ def check_pause(state: SchedulerState, rank: Rank) -> None:
     task = next(reversed(worker.processing.values()))
     able = state.workers if task.group is None else task.group.workers
     others = [other for other in able.values() if not other.paused]
+    if task.group is not None:
+        others = [other for other in others if has_resources(other, task.group)]
     assert not others, f"paused worker {rank} gets {task.key}, which {others} could take"
 
 

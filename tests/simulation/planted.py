@@ -65,7 +65,7 @@ BUGS: list[Bug] = [
     ),
     Bug(
         "give a last resort restricted tasks that others could take", placement.use_last_resorts,
-        "all(worker.paused for worker in group.workers.values())", "True",
+        "all(one.paused or not has_resources(one, group) for one in workers)", "True",
     ),
     Bug(
         "give no restricted tasks to a last resort", placement.use_last_resorts,

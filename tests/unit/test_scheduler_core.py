@@ -394,6 +394,18 @@ def test_a_last_resort_takes_what_only_paused_workers_may() -> None:
     env.nothing_left()
 
 
+def test_a_last_resort_takes_what_others_have_no_resources_for() -> None:
+    env = SchedulerEnvironment(workers=2, slots=4)  # worker 3 has the GPU
+    env.say(4, m.WorkerPaused(True, True))
+    env.core.state.workers[4].resources = {"GPU": 1.0}
+    env.core.state.workers[4].resources_free = {"GPU": 1.0}
+    env.submit("a", "b", options=TaskOptions(resources=(("GPU", 1.0),)))
+    env.take(3, m.DefineFunctions)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("a")]
+    env.take(4, m.DefineFunctions)
+    assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
+
+
 def test_client_that_let_go_of_a_pushed_value_is_told_when_it_wants_it_again() -> None:
     env = SchedulerEnvironment()
     key = env.key("a")

@@ -103,6 +103,43 @@ def test_other_tasks_go_through_the_scheduler(reason: str) -> None:
     assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks"])]
 
 
+def test_after_a_future_was_pickled_the_scheduler_hears_of_all_first() -> None:
+    """Who got the future asked the scheduler for a key that it did not know: LostValueError."""
+    env = ClientEnvironment()
+    env.run_one()
+    first = env.submit()
+    env.sent()
+    env.push(first)
+    env.core.tell_scheduler()
+    env.submit()
+    assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks", "SubmitTasks"])]
+
+
+@pytest.mark.parametrize("end", ["large", "error"])
+def test_what_the_scheduler_tells_of_goes_through_it_the_next_time(end: str) -> None:
+    env = ClientEnvironment()
+    env.run_one()
+    key = env.submit()
+    assert env.sent() == [(WORKER, ["ComputeTasks"])]
+    if end == "large":
+        env.core.receive(0, m.KeysFinished([key], [10_000], [WORKER]), 0.0)
+    else:
+        env.core.receive(0, m.KeysErred([key], [b"", "ValueError", "", b"", "", 3, "host"]), 0.0)
+    env.submit()
+    assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks", "SubmitTasks"])]
+
+
+def test_while_a_task_without_a_future_may_run_the_next_goes_through_the_scheduler() -> None:
+    """Each call of `fire_and_forget` in a loop went to the same worker."""
+    env = ClientEnvironment()
+    env.run_one()
+    key = env.submit()
+    assert env.sent() == [(WORKER, ["ComputeTasks"])]
+    env.core.drop_reference(env.core.records[key])
+    env.submit()
+    assert [rank for rank, _ in env.sent()] == [SCHEDULER_RANK]
+
+
 def test_clients_in_tasks_send_everything_to_the_scheduler() -> None:
     env = ClientEnvironment(slot_client(WORKER, 1))
     env.run_one()
