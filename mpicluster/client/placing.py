@@ -21,6 +21,7 @@ class Placing:
         self._last = -1
         #: The task that was submitted last, if it was alone and has not ended, and its function.
         self._alone: tuple[Key, FunctionId] | None = None
+        #: The next task goes through the scheduler, whatever it is.
         self._paused = False
 
     def place(self, message: m.SubmitTasks) -> tuple[Rank, m.ComputeTasks] | None:
@@ -31,9 +32,9 @@ class Placing:
         if len(message.keys) > 1 or message.dependencies or message.options or message.graph:
             return None
         (key,), (function,) = message.keys, message.functions
-        waits = self._paused or self._alone is not None or self._client >= SLOT_CLIENTS
+        by_scheduler = self._paused or self._alone is not None or self._client >= SLOT_CLIENTS
         self._paused, self._alone = False, (key, function)
-        if waits or function not in self._known.get(self._last, ()):
+        if by_scheduler or function not in self._known.get(self._last, ()):
             return None
         message.placed_on = self._last
         # Priorities are unique; the scheduler's are far from the numbers of keys.

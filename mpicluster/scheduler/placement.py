@@ -169,7 +169,7 @@ def room_for(worker: WorkerRecord, task: TaskRecord, room: int) -> int:
 
 
 def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
-    """Keep the worker's place among the idle and the roomy ones true."""
+    """Keep the worker's place among the idle, the roomy ones and the last resorts true."""
     there = worker.rank in state.workers
     if there and worker.last_resort and worker.runs_nothing():
         state.last_resorts[worker] = None

@@ -114,3 +114,55 @@ def test_tasks_that_wait_for_inputs_do_not_make_a_worker_one_that_is_behind() ->
     env.now = 100.0
     env.decide()
     env.nothing_left()
+
+
+def test_when_all_workers_are_paused_last_resorts_take_single_tasks() -> None:
+    """All were full of arguments that no disk had room for, and stood for ever."""
+    env = SchedulerEnvironment(workers=2, slots=4)
+    env.say(3, m.WorkerPaused(True))
+    env.submit("a", "b", "c")
+    env.take(4, m.ComputeTasks)
+    for name in ("a", "b", "c"):
+        env.finish(name, 4)
+    env.say(3, m.WorkerPaused(True, True))
+    env.sent.clear()
+    env.submit("d", needs=["a"])  # worker 4 takes tasks
+    assert env.take(4, m.ComputeTasks).keys == [env.key("d")]
+    env.finish("d", 4)
+    env.say(4, m.WorkerPaused(True))
+    env.sent.clear()
+    env.submit("e", "f", "g", needs=["b"])
+    env.take(3, m.DefineFunctions)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("e")]
+    env.nothing_left()
+    env.finish("e", 3)
+    env.take(CLIENT, m.KeysFinished)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("f")]
+    env.nothing_left()
+    env.say(3, m.SlotsLent(1))
+    assert env.take(3, m.ComputeTasks).keys == [env.key("g")]
+
+
+def test_a_last_resort_takes_what_only_paused_workers_may() -> None:
+    env = SchedulerEnvironment(workers=3, slots=4)
+    env.say(3, m.WorkerPaused(True, True))
+    env.say(4, m.WorkerPaused(True))
+    env.submit("a", "b", options=TaskOptions(workers=(3, 4)))
+    env.take(3, m.DefineFunctions)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("a")]
+    env.submit("c", options=TaskOptions(workers=(4, 5)))
+    env.take(5, m.DefineFunctions)
+    assert env.take(5, m.ComputeTasks).keys == [env.key("c")]
+    env.nothing_left()
+
+
+def test_a_last_resort_takes_what_others_have_no_resources_for() -> None:
+    env = SchedulerEnvironment(workers=2, slots=4)  # worker 3 has the GPU
+    env.say(4, m.WorkerPaused(True, True))
+    env.core.state.workers[4].resources = {"GPU": 1.0}
+    env.core.state.workers[4].resources_free = {"GPU": 1.0}
+    env.submit("a", "b", options=TaskOptions(resources=(("GPU", 1.0),)))
+    env.take(3, m.DefineFunctions)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("a")]
+    env.take(4, m.DefineFunctions)
+    assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
