@@ -79,7 +79,7 @@ class SubmitTasks(Message):
 
     A graph that needs several messages has a number, `graph`: none of its tasks is released before
     `CloseGraph`, since tasks that need their values may still be on their way.
-    `placed_on` is the worker to which the client has sent the only task itself, 0: none.
+    `placed_on` is the worker to which the client has sent the tasks itself, 0: none.
     """
 
     message_class = MessageClass.TASK
@@ -328,7 +328,7 @@ class TasksFinished(Message):
     """These attempts have made values of these sizes in these times (seconds).
 
     `frees_seen` counts the `FreeKeys` that the worker had taken in before: a value that a later
-    one names is gone again by the time the scheduler reads this.
+    one names is gone again by the time the scheduler reads this. `worker`: a client tells for it.
     """
 
     keys: list[Key]
@@ -336,6 +336,7 @@ class TasksFinished(Message):
     sizes: list[NBytes]
     durations: list[float]
     frees_seen: int = 0
+    worker: Rank = 0
 
 
 @dataclass(slots=True)
@@ -510,11 +511,14 @@ class ValuesMissing(Message):
 
 @dataclass(slots=True)
 class ValuesPushed(Message):
-    """Small results on their way to the client that wants them, before it asks."""
+    """Small results, for the client that wants them. Of those of its `own` attempts, (key, size,
+    seconds), it tells the scheduler.
+    """
 
     message_class = MessageClass.DATA
     keys: list[Key]
     values: list[bytes]
+    own: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

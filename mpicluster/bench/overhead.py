@@ -113,7 +113,7 @@ CASES: Final = (
     Case("map", "empty map, submit to all results gathered", "µs/task", measure_map,
          {"tiny": (50,), "quick": (1000, 20_000), "all": (1000, 10_000, 20_000, 100_000)}),
     Case("latency", "submit to result, one at a time", "µs", measure_latency,
-         {"tiny": (5,), "quick": (300,), "all": (500,)}),
+         {"tiny": (5,), "quick": (1000,), "all": (1000,)}),
     Case("stencil", "graph: stencil 4 wide, per step", "µs/step", measure_stencil,
          {"tiny": (5,), "quick": (300,), "all": (300,)}, "steps", _GRAPHS),
 )  # fmt: skip

@@ -17,7 +17,14 @@ from mpicluster.cluster.job import Job, JobOptions
 from mpicluster.cluster.leaving import leave_mpi
 from mpicluster.config import Config
 from mpicluster.errors import WorldError
-from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK, ClientId, Rank
+from mpicluster.ids import (
+    CLIENT_ATTEMPT,
+    CLIENT_RANK,
+    FIRST_WORKER_RANK,
+    SCHEDULER_RANK,
+    ClientId,
+    Rank,
+)
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.base import Transport
 from mpicluster.transport.mpi import MPITransport, connect
@@ -84,23 +91,29 @@ class ZeroWorker:
 
     def _answer(self, messages: list[m.Message]) -> None:
         done: list[m.Message] = []
-        pushed: dict[ClientId, list[int]] = {}
+        pushed: dict[ClientId, m.ValuesPushed] = {}
         for message in messages:
             if isinstance(message, m.ComputeTasks):
                 count = len(message.keys)
-                done.append(m.TasksFinished(
-                    message.keys, message.attempts, [len(VALUE)] * count, [TASK_S] * count
-                ))  # fmt: skip
+                own = message.attempts[0] == CLIENT_ATTEMPT  # alone, and its client tells
+                if not own:
+                    done.append(m.TasksFinished(
+                        message.keys, message.attempts, [len(VALUE)] * count, [TASK_S] * count
+                    ))  # fmt: skip
                 for key, client in zip(message.keys, message.push_to, strict=True):
                     if client:
-                        pushed.setdefault(client, []).append(key)
+                        found = pushed.setdefault(client, m.ValuesPushed([], []))
+                        found.keys.append(key)
+                        found.values.append(VALUE)
+                        if own:
+                            found.own.append([key, len(VALUE), TASK_S])
             elif isinstance(message, m.StealTasks):
                 done.append(m.TasksYielded([], [], message.keys))
             elif isinstance(message, m.StopWorker):
                 done.append(m.WorkerStopped())
                 self.stopped = True
         target: Rank
-        for target, keys in pushed.items():
-            self.transport.send(target, [m.ValuesPushed(keys, [VALUE] * len(keys))])
+        for target, values in pushed.items():
+            self.transport.send(target, [values])
         if done:
             self.transport.send(SCHEDULER_RANK, done)

@@ -4,21 +4,18 @@ Keeps the futures' states and the order of what goes to the scheduler. No clock,
 threads; the loop calls it under its lock.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from mpicluster import messages as m
 from mpicluster.client.placing import Placing
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
+from mpicluster.client.untold import Untold
 from mpicluster.config import Config
 from mpicluster.errors import ProtocolError
 from mpicluster.ids import CONNECTION_SHIFT, SCHEDULER_RANK, ClientId, Key, Rank, first_number
 from mpicluster.load import Load
-
-#: What the scheduler need not know at once is sent after so long, in seconds, or with what it must.
-UNHURRIED_S: Final = 0.001
 
 
 class ClientCore:
@@ -53,10 +50,7 @@ class ClientCore:
         self._to_workers: dict[Rank, list[m.Message]] = {}
         self._released: list[Key] = []
         self._placing = Placing(client)
-        #: Taken off the queue, but not sent yet: what the scheduler need not know at once ...
-        self._unhurried: list[m.Message] = []
-        #: ... and when it is sent at the latest.
-        self._send_at = math.inf
+        self._untold = Untold()
         self._handlers: dict[type[m.Message], Callable[[Any], None]] = {
             m.ClusterStarted: self._on_cluster_started,
             m.TasksAccepted: self._on_tasks_accepted,
@@ -71,7 +65,7 @@ class ClientCore:
 
     # --- the contract of a core ---
 
-    def receive(self, source: Rank, message: m.Message, _now: float) -> None:
+    def receive(self, source: Rank, message: m.Message, now: float) -> None:
         """Take note of a message."""
         handler = self._handlers.get(type(message))
         if handler is None:
@@ -80,38 +74,43 @@ class ClientCore:
             )
         if isinstance(message, m.ValuesPushed):
             self._placing.pushed(source, message.keys)
+            if message.own:
+                self._untold.ended(source, message.own, now)
         elif isinstance(message, m.KeysFinished | m.KeysErred):
             self._placing.told_by_scheduler(message.keys)
         handler(message)
 
     def outgoing(self, now: float) -> list[tuple[Rank, list[m.Message]]]:
-        """Return what to send: as many tasks as there are credits, nothing out of order.
-
-        The scheduler has no part in a task that goes to its worker at once, and hears of a few of
-        them together: its work would only take the time of the others on their cores.
-        """
+        """Return what to send: as many tasks as there are credits, nothing out of order."""
         if self._released:
             self._to_scheduler.append(m.ReleaseKeys(self._released))
             self._released = []
         outgoing: list[tuple[Rank, list[m.Message]]] = []
-        queue, bundle = self._to_scheduler, self._unhurried
+        bundle: list[m.Message] = []
+        queue, untold = self._to_scheduler, self._untold
         while queue:
             message = queue[0]
-            hurried = not isinstance(message, m.ReleaseKeys)
+            placed = None
             if isinstance(message, m.SubmitTasks):
                 if not self.credits:
                     break
-                self.credits -= 1
                 if self._unfinished == 1 and message.keys[0] in self.records:
                     placed = self._placing.place(message)
-                    if placed is not None:
-                        outgoing.append((placed[0], [placed[1]]))
-                        hurried = False
-            self._send_at = -math.inf if hurried else min(self._send_at, now + UNHURRIED_S)
-            bundle.append(queue.popleft())
-        if bundle and now >= self._send_at:
+                if placed is None or untold.sent(message, now):
+                    self.credits -= 1
+            queue.popleft()
+            if placed is not None:
+                outgoing.append((placed[0], [placed[1]]))
+            elif isinstance(message, m.ReleaseKeys):
+                untold.released(message.keys, now)
+            else:
+                bundle += untold.take()
+                bundle.append(message)
+                untold.hurry()  # what may follow goes with it
+        if now >= untold.deadline:
+            bundle += untold.take()
+        if bundle:
             outgoing.append((SCHEDULER_RANK, bundle))
-            self._unhurried, self._send_at = [], math.inf
         if self._to_workers:
             outgoing += self._to_workers.items()
             self._to_workers = {}
@@ -119,11 +118,11 @@ class ClientCore:
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""
-        return self._send_at if self._unhurried else None
+        return self._untold.deadline if len(self._untold) else None
 
     def hurry(self) -> None:
         """Send everything the next time."""
-        self._send_at = -math.inf
+        self._untold.hurry()
 
     def tell_scheduler(self) -> None:
         """Let the scheduler know all that has been submitted before whatever is submitted next."""
@@ -140,7 +139,7 @@ class ClientCore:
     @property
     def backlog(self) -> int:
         """How many messages have not been sent."""
-        return len(self._to_scheduler) + len(self._unhurried)
+        return len(self._to_scheduler) + len(self._untold)
 
     # --- requests of the client's methods ---
 

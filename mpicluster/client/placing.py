@@ -2,8 +2,8 @@
 
 When it waits for no other task, as in `submit(...).result()` in a loop: then the worker that made
 its last value most likely has nothing to do, and the way through the scheduler takes longer than
-such a task. The scheduler is told a little later, and keeps the task like any other. A worker that
-cannot begin at once gives the task to the scheduler.
+such a task. The scheduler is told a little later (`untold.py`), and keeps the task like any other.
+A worker that cannot begin at once gives the task to the scheduler.
 """
 
 from mpicluster import messages as m
@@ -39,9 +39,8 @@ class Placing:
         message.placed_on = self._last
         # Priorities are unique; the scheduler's are far from the numbers of keys.
         return self._last, m.ComputeTasks(
-            message.keys, [CLIENT_ATTEMPT], message.functions, [key], message.payloads,
-            [self._client], [], [],
-        )  # fmt: skip
+            [key], [CLIENT_ATTEMPT], [function], [key], message.payloads[:], [self._client], [], []
+        )
 
     def pushed(self, worker: Rank, keys: list[Key]) -> None:
         """Note which worker has made values."""

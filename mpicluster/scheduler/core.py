@@ -217,7 +217,8 @@ class SchedulerCore(FromClients):
 
     def _on_tasks_finished(self, source: Rank, message: m.TasksFinished) -> None:
         state, tasks = self.state, self.state.tasks
-        worker = self._worker(source)
+        rank = message.worker or source
+        worker = self._worker(rank)
         if worker is None:
             return
         worker.last_progress = state.now
@@ -227,7 +228,7 @@ class SchedulerCore(FromClients):
         rows = zip(message.keys, message.attempts, message.sizes, message.durations, strict=True)
         for key, attempt, nbytes, duration_s in rows:
             if attempt == CLIENT_ATTEMPT and self.client_attempts.is_early(
-                key, source, m.TasksFinished([key], [attempt], [nbytes], [duration_s])
+                key, rank, m.TasksFinished([key], [attempt], [nbytes], [duration_s])
             ):
                 continue
             task = tasks.get(key)

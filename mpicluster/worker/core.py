@@ -27,13 +27,9 @@ class WorkerCore:
     """A worker without its surroundings."""
 
     def __init__(
-        self,
-        config: Config,
-        rank: Rank,
-        slots: int,
-        home: str = "",
+        self, config: Config, rank: Rank, slots: int, home: str = "",
         neighbours: Iterable[Rank] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.config = config
         self.rank = rank
         self.state = WorkerState(slots, home, neighbours)
@@ -245,7 +241,7 @@ class WorkerCore:
         state, slot, finished = self.state, self.state.slots[event.slot], self._finished
         slot.last_report = now
         slot.asked = False
-        durations = state.durations
+        durations, push_bytes_max = state.durations, self.config.push_bytes_max
         for ticket, nbytes, duration in zip(
             event.tickets, event.sizes, event.durations, strict=True
         ):
@@ -261,6 +257,8 @@ class WorkerCore:
             key = task.key
             del state.tasks[key]
             self._value_here(key, nbytes)
+            if task.attempt == CLIENT_ATTEMPT and nbytes <= push_bytes_max:
+                continue  # the client has the value, and tells the scheduler
             finished.keys.append(key)
             finished.attempts.append(task.attempt)
             finished.sizes.append(nbytes)

@@ -15,7 +15,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import LostRankError
-from mpicluster.ids import FIRST_WORKER_RANK, SCHEDULER_RANK, Key, Rank
+from mpicluster.ids import CLIENT_ATTEMPT, FIRST_WORKER_RANK, SCHEDULER_RANK, Key, Rank
 from mpicluster.transport.base import LargeMessage, Transport
 from mpicluster.transport.silence import Silence
 from mpicluster.transport.waiting import Ladder
@@ -302,7 +302,8 @@ class WorkerLoop:
         push_bytes_max = self.config.push_bytes_max
         pushed: dict[int, m.ValuesPushed] = {}
         sizes = []
-        for ticket, found in zip(message.tickets, message.values, strict=True):
+        rows = zip(message.tickets, message.values, message.durations, strict=True)
+        for ticket, found, duration_s in rows:
             task = running.get(ticket)
             # Abandoned runs have left `tasks`; another attempt of the key may be there instead.
             wanted = task is not None and self.core.state.tasks.get(task.key) is task
@@ -314,6 +315,8 @@ class WorkerLoop:
                     message_out = pushed[task.push_to] = m.ValuesPushed([], [])
                 message_out.keys.append(task.key)
                 message_out.values.append(found)
+                if task.attempt == CLIENT_ATTEMPT:
+                    message_out.own.append([task.key, sizes[-1], duration_s])
             if ticket in message.holding:
                 if key is not None:
                     link.holding[key] = ticket

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from mpicluster.client.untold import Untold
 from mpicluster.scheduler import core as scheduler_core
 from mpicluster.scheduler import lifecycle, placement
 from mpicluster.scheduler.client_attempts import ClientAttempts
@@ -94,6 +95,14 @@ BUGS: list[Bug] = [
     Bug(
         "do not report a client's attempt that is cancelled", WorkerCore._on_cancel_tasks,
         "if attempt == CLIENT_ATTEMPT:", "if False:",
+    ),
+    Bug(
+        "let worker and client tell of the same end", WorkerCore._on_slot_finished,
+        "if task.attempt == CLIENT_ATTEMPT and nbytes <= push_bytes_max:", "if False:",
+    ),
+    Bug(
+        "forget an end that the scheduler has not heard of", Untold.take,
+        "[*self._sent, *self._ended]", "[*self._sent]",
     ),
     Bug(
         "do not wake dependents", lifecycle.put_in_memory,

@@ -3,8 +3,9 @@
 import pytest
 
 from mpicluster import messages as m
-from mpicluster.client.core import UNHURRIED_S, ClientCore
+from mpicluster.client.core import ClientCore
 from mpicluster.client.records import FutureRecord
+from mpicluster.client.untold import UNHURRIED_S
 from mpicluster.config import Config
 from mpicluster.ids import CLIENT_ATTEMPT, SCHEDULER_RANK, ClientId, Key, slot_client
 from mpicluster.worker import events as e
@@ -35,6 +36,11 @@ class ClientEnvironment:
     def push(self, key: Key, worker: int = WORKER) -> None:
         """Let a worker send the value of a task."""
         self.core.receive(worker, m.ValuesPushed([key], [b"value"]), self.now)
+
+    def end_own(self, key: Key, worker: int = WORKER) -> None:
+        """Let a worker send the value of a task that it was sent by the client itself."""
+        own = [[key, 5, 0.001]]
+        self.core.receive(worker, m.ValuesPushed([key], [b"value"], own), self.now)
 
     def sent(self, after_s: float = 0.0) -> list[tuple[int, list[str]]]:
         """Return what leaves after a while: (rank, names of messages)."""
@@ -70,14 +76,57 @@ def test_a_task_alone_goes_to_the_worker_that_has_run_the_last_one() -> None:
     assert env.core.next_deadline() is None
 
 
+def test_the_scheduler_hears_of_several_tasks_in_one_message_of_each_kind() -> None:
+    env = ClientEnvironment()
+    env.run_one()
+    keys = []
+    for _ in range(3):
+        keys.append(env.submit())
+        assert env.sent() == [(WORKER, ["ComputeTasks"])]
+        env.end_own(keys[-1])
+        env.core.drop_reference(env.core.records[keys[-1]])
+        assert env.sent() == []
+    ((rank, (submitted, ended, released)),) = env.core.outgoing(UNHURRIED_S)
+    assert rank == SCHEDULER_RANK
+    assert submitted == m.SubmitTasks(
+        keys, [1] * 3, [b"call"] * 3, [], b"\1" * 3, None, placed_on=WORKER
+    )
+    assert ended == m.TasksFinished(
+        keys, [CLIENT_ATTEMPT] * 3, [5] * 3, [0.001] * 3, worker=WORKER
+    )
+    assert released == m.ReleaseKeys(keys)
+    # One for each message, not for each task.
+    assert env.core.credits == Config().submit_credits - 2
+
+
+def test_tasks_on_different_workers_are_told_of_apart() -> None:
+    env = ClientEnvironment()
+    for function, worker in ((1, 4), (2, 3), (1, 3)):
+        key = env.submit(function)
+        assert [rank for rank, _ in env.sent(after_s=1.0)] == [SCHEDULER_RANK]
+        env.push(key, worker)
+    first = env.submit()
+    assert env.sent() == [(3, ["ComputeTasks"])]
+    other = env.submit()
+    assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks", "SubmitTasks"])]
+    env.end_own(first, worker=3)
+    env.push(other, worker=4)
+    last = env.submit()
+    assert env.sent() == [(4, ["ComputeTasks"])]
+    env.end_own(last, worker=4)
+    ((_, bundle),) = env.core.outgoing(env.now + UNHURRIED_S)
+    ends = [message for message in bundle if isinstance(message, m.TasksFinished)]
+    assert [(end.worker, end.keys) for end in ends] == [(3, [first]), (4, [last])]
+
+
 def test_what_the_scheduler_must_know_takes_along_what_came_before() -> None:
     env = ClientEnvironment()
     env.run_one()
     key = env.submit()
     env.sent()
-    env.push(key)
+    env.end_own(key)
     env.core.to_scheduler(m.WantKeys([key]))
-    assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks", "WantKeys"])]
+    assert env.sent() == [(SCHEDULER_RANK, ["SubmitTasks", "TasksFinished", "WantKeys"])]
     env.submit()
     env.sent()
     env.core.hurry()
@@ -174,8 +223,8 @@ def sent_by_client(env: SchedulerEnvironment, name: str, rank: int) -> None:
     env.say(CLIENT, message)
 
 
-def finished(env: SchedulerEnvironment, name: str) -> m.TasksFinished:
-    return m.TasksFinished([env.key(name)], [CLIENT_ATTEMPT], [100], [0.001])
+def finished(env: SchedulerEnvironment, name: str, worker: int = 0) -> m.TasksFinished:
+    return m.TasksFinished([env.key(name)], [CLIENT_ATTEMPT], [100], [0.001], worker=worker)
 
 
 def test_the_scheduler_sends_nothing_to_a_worker_that_has_the_task() -> None:
@@ -189,6 +238,28 @@ def test_the_scheduler_sends_nothing_to_a_worker_that_has_the_task() -> None:
     env.say(CLIENT, m.ReleaseKeys([env.key("a")]))
     assert env.take(4, m.FreeKeys).keys == [env.key("a")]
     assert not env.core.client_attempts.running
+
+
+def test_the_client_tells_the_end_of_a_task_whose_value_it_was_sent() -> None:
+    env = SchedulerEnvironment(workers=2)
+    sent_by_client(env, "a", 4)
+    env.say(CLIENT, finished(env, "a", worker=4))
+    env.nothing_left()
+    assert [worker.rank for worker in env.task("a").who_has] == [4]
+    assert not env.core.client_attempts.running
+
+
+def test_the_end_of_a_task_whose_worker_is_lost_is_none() -> None:
+    """It was told by the client: the worker was there when it sent the value."""
+    env = SchedulerEnvironment(workers=2, survive="ranks")
+    sent_by_client(env, "a", 4)
+    env.lose(4)
+    env.take(3, m.DefineFunctions)
+    assert env.take(3, m.ComputeTasks).keys == [env.key("a")]
+    env.sent.clear()
+    env.say(CLIENT, finished(env, "a", worker=4))
+    assert env.task("a").processing_on is env.core.state.workers[3]
+    assert not env.core.client_attempts.early
 
 
 def test_a_report_that_comes_before_the_word_of_the_client_waits() -> None:
@@ -284,6 +355,17 @@ def test_a_worker_that_has_a_later_attempt_gives_the_clients_back() -> None:
     core.receive(-1, e.SlotFinished(0, [1], [1], [0.1]), 0.0)
     core.outgoing(0.0)
     assert send_task(core, 11) == given_back(11)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_worker_reports_an_attempt_of_a_client_that_is_too_large_to_be_pushed(fits: bool) -> None:
+    core = worker_with(slots=1)
+    send_task(core, 11)
+    nbytes = core.config.push_bytes_max + (0 if fits else 1)
+    core.receive(-1, e.SlotFinished(0, [1], [nbytes], [0.1]), 0.0)
+    reports = [m.TasksFinished([11], [CLIENT_ATTEMPT], [nbytes], [0.1])]
+    assert core.outgoing(0.0) == ([] if fits else [(SCHEDULER_RANK, reports)])
+    assert core.state.has == {11: nbytes}
 
 
 def test_a_cancelled_attempt_of_a_client_is_reported_once() -> None:
