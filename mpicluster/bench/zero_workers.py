@@ -46,7 +46,7 @@ def start_without_slots(options: JobOptions) -> Job:  # noqa: RET503  (_leave do
     transport = connect(config)
     roles.check_world(transport.size, promise, transport.library)
     info = {"host": platform.node(), "versions": local_versions()}
-    infos = transport.communicator.allgather(info)
+    infos = transport.exchange(info)
     if transport.rank == CLIENT_RANK:
         job = Job(transport, config, infos)
         set_current_job(job)

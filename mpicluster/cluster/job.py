@@ -52,10 +52,15 @@ from mpicluster.errors import ConfigError, LostRankError, WorldError
 from mpicluster.ids import CLIENT_RANK, FIRST_WORKER_RANK, SCHEDULER_RANK
 from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.mpi import MPITransport, connect, library_text
-from mpicluster.transport.shared_files import files_of_mpi, remove_names, remove_shared_files
+from mpicluster.transport.shared_files import (
+    files_of_hosts,
+    files_of_mpi,
+    remove_names,
+    remove_shared_files,
+)
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
-from mpicluster.worker.slots import Zygote, modules_to_preload, spawn_zygote, stop_zygote
+from mpicluster.worker.spawning import Zygote, modules_to_preload, start_zygote
 
 T = TypeVar("T")
 
@@ -158,7 +163,6 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         options.load_config()
         return None
     config = _check(promise, options.load_config)
-    _check(promise, lambda: roles.check_launcher(os.environ, library_text()))
     zygote: Zygote | None = None
     supervised: Supervised | None = None
     if promise.rank >= FIRST_WORKER_RANK:
@@ -167,15 +171,18 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
             supervised = supervise()
         modules = modules_to_preload(script_text)
         patience_s = config.lost_after_s if may_be_lost else 0.0
-        zygote = spawn_zygote(config.threads_per_slot, paths, modules, patience_s)
-    transport = connect(config)
+        zygote = start_zygote(config.threads_per_slot, paths, modules, patience_s)
+    transport: MPITransport | None = None
     try:
+        _check(promise, lambda: roles.check_launcher(os.environ, library_text()))
+        transport = connect(config)
         _check(promise, lambda: roles.check_world(transport.size, promise, transport.library))
     except SystemExit:
         if zygote is not None:
-            stop_zygote(zygote)
-        transport.close()
-        remove_shared_files()  # a singleton of Open MPI leaves its file behind
+            zygote.stop()
+        if transport is not None:
+            transport.close()
+            remove_shared_files()  # a singleton of Open MPI leaves its file behind
         raise
     infos = _exchange(transport, config)
     if supervised is not None:
@@ -214,15 +221,25 @@ def _exchange(transport: MPITransport, config: Config) -> list[dict[str, Any]]:
         "versions": local_versions(), "home": host_identity(), "pid": os.getpid(),
         "granted": _granted_cores(), "bell": transport.bells.path,
     }  # fmt: skip
-    gathered: list[dict[str, Any]] = transport.communicator.allgather(info)
+    gathered: list[dict[str, Any]] = transport.exchange(info)
     transport.bells.reach({
         rank: other["bell"] for rank, other in enumerate(gathered)
         if config.ring and other["home"] == info["home"] and rank != transport.rank
     })  # fmt: skip
     # All ranks have initialised MPI now, so each has what it shares with the others of its node.
-    remove_names(transport.gather_on_node(files_of_mpi()))
+    _remove_names(transport, [other["host"] for other in gathered])
     transport.rely_on_bells()
     return gathered
+
+
+def _remove_names(transport: MPITransport, hosts: list[str]) -> None:
+    """Remove the names of what MPI shares, given the host of each rank."""
+    mine = files_of_mpi()
+    common = files_of_hosts(hosts, transport.exchange(mine))
+    if common is not None:
+        remove_names(common[hosts[transport.rank]])
+    else:  # all ranks find the same; to ask MPI costs the time of those that share a core
+        remove_names(set.intersection(*transport.gather_on_node(mine)))
 
 
 def _granted_cores() -> dict[str, int]:
@@ -286,7 +303,7 @@ def _run_loop(
             scheduler.run(freeze=True)
         else:
             settings = _worker_settings(transport.rank, infos, options)
-            loop = WorkerLoop(transport, config, settings, zygote or spawn_zygote(1))
+            loop = WorkerLoop(transport, config, settings, zygote or start_zygote(1))
             loop.run()
             if loop.lost_because:
                 _leave_others(transport, loop.lost_because)

@@ -15,7 +15,8 @@ from mpicluster.ids import Rank
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
-from mpicluster.worker.slots import PRELOAD, SlotPool, describe_end, spawn_zygote
+from mpicluster.worker.slots import SlotPool, describe_end
+from mpicluster.worker.spawning import PRELOAD, start_zygote
 
 #: A slot comes in a second; a file system that is slow to give Python its modules needs more.
 SLOT_TIMEOUT_S: Final = 30.0
@@ -51,7 +52,7 @@ def try_slot(rank: Rank, config: Config) -> SlotFacts:
     board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
     os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
     try:
-        zygote = spawn_zygote(config.threads_per_slot, modules=PRELOAD[:1])
+        zygote = start_zygote(config.threads_per_slot, modules=PRELOAD[:1])
     except OSError as failure:
         os.close(board_fd)
         return SlotFacts(error=f"{type(failure).__name__}: {failure}")

@@ -12,10 +12,13 @@ only as long as MPI may still touch its buffers.
 """
 
 import os
+import pickle
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 from mpicluster.config import Config
@@ -74,7 +77,19 @@ def initialize(config: Config | None = None) -> Any:
 def connect(config: Config | None = None) -> "MPITransport":
     """Initialise MPI, unless it is, and return this rank's end of a communicator of our own."""
     MPI = initialize(config)  # noqa: N806
-    return MPITransport(MPI, MPI.COMM_WORLD.Dup())
+    comm, request = MPI.COMM_WORLD.Idup()
+    _await(request)
+    return MPITransport(MPI, comm)
+
+
+def _await(request: Any) -> None:
+    """Wait for what all ranks do together, asleep.
+
+    What MPI does while it waits takes the time in which other ranks of the host start: with more of
+    them than cores that took most of it.
+    """
+    while not request.Test():
+        time.sleep(MEET_PAUSE_S)
 
 
 def split_buffer(buffer: memoryview) -> list[memoryview]:
@@ -121,6 +136,17 @@ class MPITransport(Transport):
     def communicator(self) -> Any:
         """The mpi4py communicator, for start-up and shutdown."""
         return self._comm
+
+    def exchange(self, found: Any) -> list[Any]:
+        """Tell all ranks something, and return what they tell in rank order. All must call."""
+        data, long = pickle.dumps(found), self._mpi.INT64_T
+        sizes = array("q", bytes(8 * self.size))
+        _await(self._comm.Iallgather([array("q", [len(data)]), long], [sizes, long]))
+        starts = [0, *accumulate(sizes)]
+        everything = bytearray(starts[-1])
+        received = [everything, sizes.tolist(), starts[:-1], self._mpi.BYTE]
+        _await(self._comm.Iallgatherv([data, self._mpi.BYTE], received))
+        return [pickle.loads(everything[start:end]) for start, end in pairwise(starts)]
 
     def gather_on_node(self, found: Any) -> list[Any]:
         """Tell the ranks with which MPI shares memory, and return what they tell. All must call."""

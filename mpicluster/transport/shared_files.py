@@ -5,7 +5,7 @@ a signal never reaches it. So the names go as soon as all ranks of the host have
 what has no name is gone with the last process that uses it (unlink(2)).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,9 +36,29 @@ def files_of_mpi() -> set[str]:
     return shared_files() - _others
 
 
-def remove_names(files_of_ranks: Iterable[Iterable[str]]) -> None:
-    """Remove the names of files that all ranks of this node have mapped, given those of each."""
-    for path in set.intersection(*map(set, files_of_ranks)):
+def files_of_hosts(
+    hosts: Sequence[str], files_of_ranks: Sequence[set[str]]
+) -> dict[str, set[str]] | None:
+    """Return the files that all ranks of each host have mapped, given host and files of each rank.
+
+    None: on one of them ranks have files, but none together, so that not all of its ranks share
+    memory, and only MPI knows which do.
+
+    >>> files_of_hosts(["a", "a", "b"], [{"x", "y"}, {"y"}, {"x"}])
+    {'a': {'y'}, 'b': {'x'}}
+    >>> files_of_hosts(["a", "a"], [{"x"}, {"y"}]) is None
+    True
+    """
+    found: dict[str, set[str]] = {}
+    for host, files in zip(hosts, files_of_ranks, strict=True):
+        found[host] = found[host] & files if host in found else files
+    some = {host for host, files in zip(hosts, files_of_ranks, strict=True) if files}
+    return found if all(found[host] for host in some) else None
+
+
+def remove_names(paths: Iterable[str]) -> None:
+    """Remove the names of files that all ranks which may need them have mapped."""
+    for path in paths:
         Path(path).unlink(missing_ok=True)
 
 

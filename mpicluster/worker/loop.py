@@ -28,7 +28,8 @@ from mpicluster.worker.relay import ClientRelay, FromClient
 from mpicluster.worker.scratch import open_scratch
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
-from mpicluster.worker.slots import SlotLink, SlotPool, Zygote, describe_end
+from mpicluster.worker.slots import SlotLink, SlotPool, describe_end
+from mpicluster.worker.spawning import Zygote
 from mpicluster.worker.store import Store
 from mpicluster.worker.values import ValueTraffic
 

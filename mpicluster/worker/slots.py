@@ -1,20 +1,12 @@
 """How does a worker start its slots, speak with them and notice their end?
 
-Owns the zygote's process and the sockets; decides nothing about tasks. `spawn_zygote` must be
-called before MPI is initialised.
+Owns the zygote's process and the sockets; decides nothing about tasks.
 """
 
-import ast
-import contextlib
-import os
 import pickle
-import re
 import signal
 import socket
-import subprocess
-import sys
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,109 +14,10 @@ from mpicluster.ids import ClientId, Key, slot_client
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.slot import SlotSettings
-from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded, WorkerAlive
+from mpicluster.worker.spawning import Zygote
+from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded
 
-#: Variables by which MPI libraries and launchers recognise their processes; a task that starts an
-#: MPI program of its own must not be taken for a rank of ours.
-MPI_VARIABLES: Final = (
-    "OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_LOCAL", "MPIR_", "HYDRA_", "HYDI_", "PALS_", "MV2_COMM",
-    "SLURM_PMI",
-)  # fmt: skip
-#: Each slot may use this many threads in numerical libraries.
-THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-)  # fmt: skip
-#: Imported once per worker, before the first slot is forked: fork shares what costs each slot a
-#: second else.
-PRELOAD: Final = ("cloudpickle", "numpy", "pandas")
-#: Imported too where the script speaks of them. Only packages that start no threads, since the
-#: zygote forks.
-PRELOAD_IF_USED: Final = {
-    "dask": ("dask.array", "dask.dataframe"), "scipy": ("scipy.sparse",), "xarray": ("xarray",),
-    "sklearn": ("sklearn.base",), "pyarrow": ("pyarrow.parquet",),
-}  # fmt: skip
 _SOCKET_BYTES: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Zygote:
-    """A zygote's process and our end of its socket."""
-
-    process: subprocess.Popen[bytes]
-    socket: socket.socket
-
-    def tell_alive(self) -> None:
-        """Tell the zygote that this rank turns its loop."""
-        # It may have more of these than it needs; and that it has ended is noticed in `ended`.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self.socket.send(pickle.dumps(WorkerAlive()), socket.MSG_DONTWAIT)
-
-
-def modules_to_preload(script: str) -> list[str]:
-    """Return what a zygote should import for a script with this text.
-
-    >>> modules_to_preload("import xarray as xr")
-    ['cloudpickle', 'numpy', 'pandas', 'xarray']
-    >>> modules_to_preload("import subprocess, mpicluster")
-    ['cloudpickle']
-    """
-    if _needs_python_alone(script):
-        return [*PRELOAD[:1]]
-    words = set(re.findall(r"\w+", script))
-    used = [module for word, found in PRELOAD_IF_USED.items() if word in words for module in found]
-    return [*PRELOAD, *used]
-
-
-def _needs_python_alone(script: str) -> bool:
-    """Return whether a script imports something, and nothing but Python's modules and ours.
-
-    Starting a worker takes half as long then, and many run programs and other such work.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # rank 1 shows them when it runs the script
-            nodes = list(ast.walk(ast.parse(script)))
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    names = {
-        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
-    } | {
-        "." * node.level + (node.module or "") for node in nodes if isinstance(node, ast.ImportFrom)
-    }
-    known = sys.stdlib_module_names | {"mpicluster"}
-    return bool(names) and {name.split(".")[0] for name in names} <= known
-
-
-def spawn_zygote(
-    threads_per_slot: int, paths: Iterable[str] = (), modules: Iterable[str] = PRELOAD,
-    patience_s: float = 0.0,
-) -> Zygote:  # fmt: skip
-    """Start a zygote that imports `modules`; `paths` come first where it looks for them.
-
-    With `patience_s` it ends this process when that is silent for so long, after the first
-    `tell_alive`.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(MPI_VARIABLES)
-    }
-    for name in THREAD_VARIABLES:
-        environment[name] = str(threads_per_slot)
-    search = [*paths, *filter(None, sys.path)]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
-    program = "import sys; from mpicluster.worker.zygote import main; main(sys.argv[1:])"
-    process = subprocess.Popen(
-        [
-            sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()),
-            ",".join(modules), str(patience_s),
-        ],
-        pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment,
-        # A launcher ends the whole group of a rank, and this process has something left to do then.
-        process_group=0,
-    )  # fmt: skip
-    theirs.close()
-    return Zygote(process, ours)
 
 
 @dataclass(slots=True, eq=False)
@@ -276,17 +169,7 @@ class SlotPool:
         """End all slots and the zygote."""
         for link in list(self.links.values()):
             self.remove(link)
-        stop_zygote(self.zygote)
-
-
-def stop_zygote(zygote: Zygote) -> None:
-    """End a zygote and with it all its slots."""
-    zygote.socket.close()
-    try:
-        zygote.process.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-        zygote.process.kill()
-        zygote.process.wait()
+        self.zygote.stop()
 
 
 def describe_end(status: int) -> str:

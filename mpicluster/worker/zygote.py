@@ -2,7 +2,7 @@
 
 The zygote is a clean process without MPI and without threads. It imports the packages that tasks
 commonly need once per host, then forks a slot in milliseconds whenever its worker asks. It is
-started by `slots.spawn_zygote` before MPI is initialised, because forking a
+started by `spawning.start_zygote` before MPI is initialised, because forking a
 process that runs MPI is not safe. It tells the worker how each slot ended, and ends with it. Where
 the cluster survives the loss of a worker, it also ends a worker that hangs: the others have given
 that up, and the launcher would wait for it for ever.
@@ -224,6 +224,7 @@ def main(arguments: list[str]) -> None:
     """Import what tasks commonly need, then fork slots."""
     fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2]
     patience_s = float(arguments[3])
+    sys.argv[:] = ["-c"]  # tasks may look
     # Something that can be caught: there are processes to end then. The socket tells it too, unless
     # a child of the worker has it still open.
     die_with_parent(signal.SIGTERM)

@@ -9,6 +9,7 @@ import pytest
 
 from mpicluster.transport import shared_files as module
 from mpicluster.transport.shared_files import (
+    files_of_hosts,
     files_of_mpi,
     note_others,
     remove_names,
@@ -63,8 +64,24 @@ def test_a_name_goes_when_all_ranks_have_mapped_the_file(
     users_and_mpis: tuple[Mapped, Mapped],
 ) -> None:
     _, mpis = users_and_mpis
-    remove_names([{mpis.path}, set()])
-    assert mpis.named
-    remove_names([{mpis.path, "/dev/shm/of-another"}, [mpis.path]])
+    some = files_of_hosts(["a", "a", "b"], [{mpis.path}, {mpis.path}, {"/dev/shm/of-another"}])
+    assert some == {"a": {mpis.path}, "b": {"/dev/shm/of-another"}}
+    remove_names(some["a"])
     assert not mpis.named
-    remove_names([{mpis.path}])
+    remove_names(some["a"])  # another rank of the host has done it already
+
+
+@pytest.mark.parametrize(
+    ("hosts", "files", "found"),
+    [
+        ("aab", [{"x", "y"}, {"y", "z"}, set()], {"a": {"y"}, "b": set()}),
+        ("aa", [{"x"}, set()], None),
+        ("aabb", [{"x"}, {"x"}, {"y"}, {"z"}], None),
+        ("aa", [set(), set()], {"a": set()}),
+    ],
+)
+def test_only_mpi_knows_who_shares_memory_where_a_host_has_no_file_in_common(
+    hosts: str, files: list[set[str]], found: dict[str, set[str]] | None
+) -> None:
+    """Hydra may take one machine for two hosts: files stayed in /dev/shm, or went too early."""
+    assert files_of_hosts(hosts, files) == found
