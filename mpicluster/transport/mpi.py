@@ -3,7 +3,9 @@
 The only file that imports mpi4py, inside `connect`, so that importing the package starts no MPI.
 Point-to-point calls on one duplicated communicator, from one thread at a time. A probe of any
 source and any tag keeps the order of each pair; the buffers of a large value have a tag of their
-own, and their receives are posted before the next probe, so that a probe never sees them.
+own, and their receives are posted before the next probe, so that a probe never sees them. Probes are
+matched (MPI_Improbe): what one has found is received, even if its sender has failed meanwhile.
+Open MPI refuses to receive that otherwise, and finds it first in every later probe.
 
 Open MPI reports ranks that have failed (ULFM: each call that a failed rank concerns raises, and
 every probe until the failure is acknowledged). Other libraries leave what concerns a rank that is
@@ -216,17 +218,17 @@ class MPITransport(Transport):
             if self._sends:
                 self._finish_sends()
             for _ in range(bundles_max):
-                if not comm.Iprobe(any_source, any_tag, status):
+                found = comm.Improbe(any_source, any_tag, status)
+                if found is None:
                     self.drained = True
                     break
                 source, tag, count = status.Get_source(), status.Get_tag(), status.Get_count(byte)
-                if gone and source in gone:
-                    comm.Recv([bytearray(count), count, byte], source, tag)
-                    continue
                 if count > len(self._inbox):
                     self._inbox = bytearray(count)
                 view = memoryview(self._inbox)[:count]
-                comm.Recv([view, count, byte], source, tag)
+                found.Recv([view, count, byte])
+                if gone and source in gone:
+                    continue
                 messages = decode_bundle(view)
                 if tag == MessageClass.DATA:
                     messages = self._await_buffers(source, messages)
@@ -407,9 +409,9 @@ class MPITransport(Transport):
         comm, status, byte = self._comm, self._status, self._mpi.BYTE
         if self._sends:
             self._finish_sends()
-        while comm.Iprobe(self._any_source, self._any_tag, status):
+        while (found := comm.Improbe(self._any_source, self._any_tag, status)) is not None:
             count = status.Get_count(byte)
-            comm.Recv([bytearray(count), count, byte], status.Get_source(), status.Get_tag())
+            found.Recv([bytearray(count), count, byte])
 
     def close(self) -> None:
         """Wait for what was sent, free the communicator and finalise MPI."""

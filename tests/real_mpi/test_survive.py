@@ -396,3 +396,48 @@ def test_without_the_option_a_lost_rank_ends_the_job(
     runner.assert_nothing_left(10)
     assert time.monotonic() - started < 30, ended
 
+
+
+def test_messages_of_a_failed_rank_do_not_keep_those_of_others_away(
+    runner: Runner, program: Program
+) -> None:
+    """They had come, and not been received when MPI reported the failure: every probe found them
+    first, none could be received, and the scheduler heard nothing any more.
+    """
+    if runner.environment.name != "openmpi":
+        pytest.skip("only Open MPI reports failures")
+    script = program("""
+import os, signal, time
+from mpicluster import messages as m
+from mpicluster.transport.mpi import connect
+transport = connect()
+if transport.rank == 2:
+    for number in range(20):
+        transport.send(0, [m.FreeKeys([number])])
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        transport.arrived()
+    os.kill(os.getpid(), signal.SIGKILL)
+if transport.rank == 0:
+    while not transport.gone:
+        time.sleep(0.1)
+        try:
+            transport.communicator.Iprobe(transport._any_source, 99)
+        except transport._exception as error:
+            transport._note_failure(error)
+    transport.send(1, [m.FreeKeys([1])])
+deadline = time.monotonic() + 20
+found = []
+while not found and time.monotonic() < deadline:
+    found += transport.receive()
+if transport.rank == 1:
+    transport.send(0, [m.FreeKeys([2])])
+    time.sleep(2)
+else:
+    print([(rank, message.keys) for rank, messages in found for message in messages], flush=True)
+os._exit(0)
+""")
+    launcher = runner.launcher(3)
+    launcher[1:1] = ["--with-ft", "ulfm"]
+    ended = runner.run(*launcher, runner.environment.python, str(script), timeout=TIMEOUT_S)
+    assert ended.stdout.splitlines() == ["[(1, [2])]"], ended
