@@ -3,9 +3,9 @@
 The only file that imports mpi4py, inside `connect`, so that importing the package starts no MPI.
 Point-to-point calls on one duplicated communicator, from one thread at a time. A probe of any
 source and any tag keeps the order of each pair; the buffers of a large value have a tag of their
-own, and their receives are posted before the next probe, so that a probe never sees them. Probes are
-matched (MPI_Improbe): what one has found is received, even if its sender has failed meanwhile.
-Open MPI refuses to receive that otherwise, and finds it first in every later probe.
+own, and their receives are posted before the next probe, so that no probe sees them. Probes are
+matched (MPI_Improbe): what one has found can be received even if its sender has failed. Otherwise
+Open MPI refuses to, or waits for ever, and finds it again in later probes.
 
 Open MPI reports ranks that have failed (ULFM: each call that a failed rank concerns raises, and
 every probe until the failure is acknowledged). Other libraries leave what concerns a rank that is
@@ -223,12 +223,15 @@ class MPITransport(Transport):
                     self.drained = True
                     break
                 source, tag, count = status.Get_source(), status.Get_tag(), status.Get_count(byte)
+                if gone and source in gone:
+                    buffer = bytearray(count)  # not waited for: it may never come completely
+                    request = found.Irecv([buffer, count, byte])
+                    self._stranded.append(([request], buffer, None))
+                    continue
                 if count > len(self._inbox):
                     self._inbox = bytearray(count)
                 view = memoryview(self._inbox)[:count]
                 found.Recv([view, count, byte])
-                if gone and source in gone:
-                    continue
                 messages = decode_bundle(view)
                 if tag == MessageClass.DATA:
                     messages = self._await_buffers(source, messages)

@@ -398,11 +398,9 @@ def test_without_the_option_a_lost_rank_ends_the_job(
 
 
 
-def test_messages_of_a_failed_rank_do_not_keep_those_of_others_away(
-    runner: Runner, program: Program
-) -> None:
-    """They had come, and not been received when MPI reported the failure: every probe found them
-    first, none could be received, and the scheduler heard nothing any more.
+def test_what_had_come_of_a_failed_rank_is_taken_away(runner: Runner, program: Program) -> None:
+    """It had not been received when MPI reported the failure: probes found it again and again, to
+    receive it was an error, and once in twenty runs the scheduler waited for it for ever.
     """
     if runner.environment.name != "openmpi":
         pytest.skip("only Open MPI reports failures")
@@ -435,9 +433,12 @@ if transport.rank == 1:
     time.sleep(2)
 else:
     print([(rank, message.keys) for rank, messages in found for message in messages], flush=True)
+    for _ in range(50):
+        transport.receive()
+    print(transport.arrived(), flush=True)
 os._exit(0)
 """)
     launcher = runner.launcher(3)
     launcher[1:1] = ["--with-ft", "ulfm"]
     ended = runner.run(*launcher, runner.environment.python, str(script), timeout=TIMEOUT_S)
-    assert ended.stdout.splitlines() == ["[(1, [2])]"], ended
+    assert ended.stdout.splitlines() == ["[(1, [2])]", "False"], ended
