@@ -31,6 +31,8 @@ class Case:
     needs: frozenset[str] = field(default_factory=frozenset)
     #: Runs of a case that takes its time by definition, like one that waits.
     runs_max: int = 1000
+    #: The first run of a size is not counted: it is given memory that the others use again.
+    first_counts: bool = True
 
 
 class LeftOut(Exception):  # noqa: N818  (no error: the row says so and the next case follows)

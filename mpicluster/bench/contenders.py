@@ -23,7 +23,7 @@ from typing import Any, Final
 from mpicluster.bench import machine, report, scale
 from mpicluster.bench.catalogue import LAUNCH
 from mpicluster.bench.launching import RANKS, measure_launches
-from mpicluster.bench.program import Request, say, write
+from mpicluster.bench.program import NAME, NAME_SENT, Request, say, write
 from mpicluster.bench.rows import Row
 from mpicluster.bench.watching import Watcher, run_and_watch
 from mpicluster.cli.bench import MINUTES_HELP
@@ -46,10 +46,19 @@ class Contender:
     module: str
     #: Ranks that are no worker; None if it is started without MPI.
     other_ranks: int | None
+    #: The cases in which it differs from the one before; none: all.
+    cases: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
+#: The others begin as their makers' launchers do.
+STARTED_AS_JOBS: Final = (NAME, "dask-mpi")
 CONTENDERS: Final = (
-    Contender("mpicluster", "", FIRST_WORKER_RANK),
+    Contender(NAME, "", FIRST_WORKER_RANK),
+    Contender(
+        NAME_SENT, "", FIRST_WORKER_RANK, ("fetch", "scatter", "gather", "broadcast"),
+        ("--set", "share_memory=false"),
+    ),
     Contender("dask-mpi", "dask_mpi", FIRST_WORKER_RANK),
     Contender("mpi4py.futures", "mpi4py", 1),
     Contender("ray", "ray", None),
@@ -69,9 +78,9 @@ def launcher_words(ranks: int) -> list[str]:
 def command_of(contender: Contender, workers: int, options: Sequence[str]) -> list[str]:
     """Return the command that runs a contender with so many workers."""
     python = sys.executable
-    if contender.name == "mpicluster":
+    if not contender.module:
         ranks = str(workers + FIRST_WORKER_RANK)
-        return [python, "-m", "mpicluster", "bench", "-n", ranks, *options]
+        return [python, "-m", "mpicluster", "bench", "-n", ranks, *options, *contender.options]
     program = ["-m", "mpicluster.bench.peers", contender.name, "--slots", str(workers), *options]
     if contender.other_ranks is None:
         return [python, *program]
@@ -83,8 +92,7 @@ def command_of(contender: Contender, workers: int, options: Sequence[str]) -> li
 def options_of(contender: Contender, request: Request, part: Path) -> list[str]:
     """Return the options that tell a contender what to measure."""
     options = ["--json", str(part)]
-    ours = contender.name == "mpicluster"
-    options += [f"--{request.level}"] if ours else ["--level", request.level]
+    options += ["--level", request.level] if contender.module else [f"--{request.level}"]
     if request.only:
         options += ["--only", ",".join(request.only)]
     if request.repeat:
@@ -94,40 +102,55 @@ def options_of(contender: Contender, request: Request, part: Path) -> list[str]:
     return options
 
 
+def cases_of(contender: Contender, only: Sequence[str]) -> list[str] | None:
+    """Return the cases to name to a contender, [] for all, None if there are none for it.
+
+    >>> cases_of(CONTENDERS[1], ["map", "fetch"]), cases_of(CONTENDERS[1], ["map"])
+    (['fetch'], None)
+    """
+    if not contender.cases or not only:
+        return list(contender.cases or only)
+    return [case for case in only if case in contender.cases] or None
+
+
 def run(request: Request, names: Sequence[str], workers: int) -> int:
     """Measure all contenders that are installed and write the table."""
     about = machine.describe()
     about["absent"] = {}
     inside = [name for name in request.only if name != LAUNCH]
-    chosen = [c for c in CONTENDERS if c.name in names and (inside or not request.only)]
+    chosen = {
+        contender: cases for contender in CONTENDERS
+        if contender.name in names and (cases := cases_of(contender, inside)) is not None
+    } if inside or not request.only else {}
     rows: list[Row] = []
     status = 0
     made = tempfile.TemporaryDirectory(prefix="mpicluster-bench-")
     with made as folder, _watcher(len(chosen)) as watcher:
-        for contender in chosen:
+        for contender, cases in chosen.items():
             if contender.module and find_spec(contender.module) is None:
                 about["absent"][contender.name] = "not installed"
                 continue
             part = Path(folder) / f"{contender.name}.json"
-            options = options_of(contender, replace(request, only=inside), part)
+            options = options_of(contender, replace(request, only=cases), part)
             command = command_of(contender, workers, options)
             watcher.begin(contender.name)
             limit_s = max(CONTENDER_S_MAX[request.level], 120.0 * (request.minutes or 0))
             trouble = run_and_watch(command, limit_s, watcher, folder)
             if part.is_file():
                 part_about, part_rows = report.read_rows(part)
-                rows += part_rows
+                # All that start with MPI alone have measured that.
+                rows += [row for row in part_rows if not contender.cases or row.contender in names]
                 about.setdefault("cluster", part_about.get("cluster", ""))
             if trouble:
                 about["absent"][contender.name] = trouble
-                status = 1 if contender.name == "mpicluster" else status
+                status = status if contender.module else 1
         if (request.level != "quick" and not request.only) or LAUNCH in request.only:
             ranks = RANKS[request.level]
-            for contender in CONTENDERS[:2]:
-                if contender.name in names and contender.name not in about["absent"]:
-                    rows += measure_launches(contender.name, ranks, watcher, folder)
+            for name in STARTED_AS_JOBS:
+                if name in names and name not in about["absent"]:
+                    rows += measure_launches(name, ranks, watcher, folder)
     points: list[Any] = []
-    if not request.only and "mpicluster" in names:
+    if not request.only and NAME in names:
         points = [_point(*point) for point in scale.GRIDS[request.level]]
     write(request, about, _raw_last(rows), points)
     return status

@@ -122,6 +122,9 @@ def _runs(
 ) -> tuple[list[float], float]:
     """Return the figures of the runs that fit, and the time that one took."""
     values: list[float] = []
+    if not case.first_counts:
+        case.measure(backend, size)
+        backend.settle()
     begin = time.monotonic()
     while True:
         values.append(case.measure(backend, size))

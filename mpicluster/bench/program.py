@@ -25,6 +25,8 @@ from mpicluster.errors import WorldError
 from mpicluster.transport.mpi import library_text
 
 NAME: Final = "mpicluster"
+#: With share_memory = false: as on two hosts, values go through MPI.
+NAME_SENT: Final = "mpicluster-sent"
 #: What slots import before the first task, as they would for a script with these words.
 IMPORTS: Final = "numpy pandas dask"
 
@@ -97,7 +99,8 @@ def _run_cases(
     job: Job | None, request: Request, about: dict[str, Any], rows: list[Row], started: float
 ) -> int:
     with Client() as client:
-        backend = ClientBackend(NAME, client, as_completed)
+        name = NAME if client.config.share_memory else NAME_SENT
+        backend = ClientBackend(name, client, as_completed)
         if request.zero_workers:
             backend.name = f"{NAME}, workers that answer at once"
             backend.exact = False

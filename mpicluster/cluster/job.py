@@ -60,7 +60,8 @@ from mpicluster.transport.shared_files import (
 )
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
-from mpicluster.worker.spawning import Zygote, modules_to_preload, start_zygote
+from mpicluster.worker.preparing import Prepared, prepare_worker
+from mpicluster.worker.spawning import modules_to_preload
 
 T = TypeVar("T")
 
@@ -163,7 +164,7 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
         options.load_config()
         return None
     config = _check(promise, options.load_config)
-    zygote: Zygote | None = None
+    prepared: Prepared | None = None
     supervised: Supervised | None = None
     if promise.rank >= FIRST_WORKER_RANK:
         may_be_lost = config.survive == "ranks"
@@ -171,15 +172,15 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
             supervised = supervise()
         modules = modules_to_preload(script_text)
         patience_s = config.lost_after_s if may_be_lost else 0.0
-        zygote = start_zygote(config.threads_per_slot, paths, modules, patience_s)
+        prepared = prepare_worker(config, paths, modules, patience_s)
     transport: MPITransport | None = None
     try:
         _check(promise, lambda: roles.check_launcher(os.environ, library_text()))
         transport = connect(config)
         _check(promise, lambda: roles.check_world(transport.size, promise, transport.library))
     except SystemExit:
-        if zygote is not None:
-            zygote.stop()
+        if prepared is not None:
+            prepared.zygote.stop()
         if transport is not None:
             transport.close()
             remove_shared_files()  # a singleton of Open MPI leaves its file behind
@@ -190,7 +191,7 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     if transport.rank == CLIENT_RANK:
         _close_stdin()
         return _become_client(transport, config, infos, options)
-    _run_loop(transport, config, infos, options, zygote)
+    _run_loop(transport, config, infos, options, prepared)
 
 
 def _check(promise: roles.Promise, check: Callable[[], T]) -> T:
@@ -289,7 +290,7 @@ def _run_loop(
     config: Config,
     infos: list[dict[str, Any]],
     options: JobOptions,
-    zygote: Zygote | None,
+    prepared: Prepared | None,
 ) -> NoReturn:
     """Run the scheduler's or a worker's loop to its end and leave the program."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 1 decides what an interrupt means
@@ -303,7 +304,7 @@ def _run_loop(
             scheduler.run(freeze=True)
         else:
             settings = _worker_settings(transport.rank, infos, options)
-            loop = WorkerLoop(transport, config, settings, zygote or start_zygote(1))
+            loop = WorkerLoop(transport, config, settings, prepared or prepare_worker(config))
             loop.run()
             if loop.lost_because:
                 _leave_others(transport, loop.lost_because)

@@ -30,7 +30,8 @@ from mpicluster.scheduler.loop import SchedulerLoop
 from mpicluster.transport.local import LocalFabric
 from mpicluster.versions import local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
-from mpicluster.worker.spawning import Zygote, modules_to_preload, start_zygote
+from mpicluster.worker.preparing import prepare_worker
+from mpicluster.worker.spawning import modules_to_preload
 
 #: Showing a cluster waits at most this long for its workers to start.
 DISPLAY_WAIT_S = 5.0
@@ -108,8 +109,8 @@ class LocalCluster(Cluster):
             # The zygote ends with the thread that started it, so each worker starts its own.
             modules = modules_to_preload(" ".join(sys.modules))
             folder = os.getcwd()  # noqa: PTH109
-            zygote: Zygote = start_zygote(self.config.threads_per_slot, [folder], modules)
-            WorkerLoop(self._fabric.ends[rank], self.config, settings, zygote).run()
+            prepared = prepare_worker(self.config, [folder], modules)
+            WorkerLoop(self._fabric.ends[rank], self.config, settings, prepared).run()
         except BaseException as error:  # noqa: BLE001
             self._fail(error)
 

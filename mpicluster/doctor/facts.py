@@ -79,6 +79,8 @@ class RankFacts:
     memory_free_bytes: int
     #: Why large values cannot lie in shared memory, "" if they can.
     arena_error: str
+    #: Why they cannot lie in huge pages, "" if they can, or are not to.
+    small_pages: str
     #: Size of /dev/shm, 0 if there is none.
     shm_bytes: int
     shm_free_bytes: int

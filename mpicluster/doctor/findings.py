@@ -341,6 +341,14 @@ def shared_memory(ranks: Sequence[RankFacts]) -> list[Finding]:
                 "Remove old files from it; in a container make it larger, as with "
                 "--shm-size=1g, or share that of the host, as with --ipc=host.",
             )  # fmt: skip
+        if facts.small_pages:
+            return Finding(
+                "shared memory", Level.NOTE,
+                "Large values can be shared, but not in huge pages, so that writing and sending "
+                f"them takes two to eight times as long ({facts.small_pages}).",
+                "Allow user namespaces (sysctl user.max_user_namespaces; in a container also its "
+                "filter of system calls), or set huge_pages to false if that is as it should be.",
+            )  # fmt: skip
         return None
 
     free = in_bytes(min(facts.shm_free_bytes for facts in ranks))

@@ -48,6 +48,7 @@ def inspect_host(rank: Rank, config: Config) -> RankFacts:
     memory = available_memory()
     shm = Path("/dev/shm")
     shm_usage = shutil.disk_usage(shm) if shm.is_dir() else None
+    arena_error, small_pages = try_arena(memory, config.huge_pages)
     return RankFacts(
         host=platform.node(),
         affinity=tuple(sorted(os.sched_getaffinity(0))),
@@ -55,7 +56,8 @@ def inspect_host(rank: Rank, config: Config) -> RankFacts:
         granted_cores=granted_cores(os.environ),
         memory_bytes=memory,
         memory_free_bytes=int(psutil.virtual_memory().available),
-        arena_error=try_arena(memory),
+        arena_error=arena_error,
+        small_pages=small_pages,
         shm_bytes=shm_usage.total if shm_usage else 0,
         shm_free_bytes=shm_usage.free if shm_usage else 0,
         slot=try_slot(rank, config),

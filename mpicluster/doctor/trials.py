@@ -13,6 +13,7 @@ from mpicluster.config import Config
 from mpicluster.doctor.facts import SlotFacts
 from mpicluster.ids import Rank
 from mpicluster.worker import slot_protocol as p
+from mpicluster.worker.arena_file import open_arena_file
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
 from mpicluster.worker.slots import SlotPool, describe_end
@@ -24,11 +25,23 @@ SLOT_TIMEOUT_S: Final = 30.0
 _ARENA_TRIAL_BYTES: Final = 1 << 20
 
 
-def try_arena(memory_limit: int) -> str:
-    """Reserve the arena of a worker and write into it; return what went wrong, "" if nothing."""
+def try_arena(memory_limit: int, huge_pages: bool) -> tuple[str, str]:
+    """Reserve the arena of a worker and write into it.
+
+    Return what went wrong, and why values cannot lie in huge pages; "" for nothing.
+    """
     try:
-        arena = Arena(memory_limit, 0)
+        fd, small_pages = open_arena_file(huge_pages)
+        return _try_arena(memory_limit, fd), small_pages
+    except OSError as error:
+        return f"{type(error).__name__}: {error}", ""
+
+
+def _try_arena(memory_limit: int, fd: int) -> str:
+    try:
+        arena = Arena(memory_limit, 0, fd)
     except (OSError, ValueError, OverflowError) as error:
+        os.close(fd)
         return f"{type(error).__name__}: {error}"
     try:
         segment = arena.allocate(_ARENA_TRIAL_BYTES)

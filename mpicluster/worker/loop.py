@@ -24,12 +24,12 @@ from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.core import WorkerCore
 from mpicluster.worker.everywhere import Everywhere
 from mpicluster.worker.memory_watch import MemoryWatch
+from mpicluster.worker.preparing import Prepared
 from mpicluster.worker.relay import ClientRelay, FromClient
 from mpicluster.worker.scratch import open_scratch
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
 from mpicluster.worker.slots import SlotLink, SlotPool, describe_end
-from mpicluster.worker.spawning import Zygote
 from mpicluster.worker.store import Store
 from mpicluster.worker.values import ValueTraffic
 
@@ -53,7 +53,7 @@ class WorkerLoop:
     """One worker: transport, slots, store and core."""
 
     def __init__(
-        self, transport: Transport, config: Config, settings: WorkerSettings, zygote: Zygote
+        self, transport: Transport, config: Config, settings: WorkerSettings, prepared: Prepared
     ) -> None:
         self.transport = transport
         self.config = config
@@ -63,14 +63,14 @@ class WorkerLoop:
             config, transport.rank, settings.slots, home, settings.neighbours
         )
         cache_bytes = min(config.segment_cache_bytes, settings.memory_limit // 4)
-        arena = Arena(settings.memory_limit, cache_bytes)
+        arena = Arena(settings.memory_limit, cache_bytes, prepared.arena_fd)
         self.store = Store(arena, partial(open_scratch, config.scratch))
         self.values = ValueTraffic(self.store, transport, home)
         self.ladder = Ladder(config, transport)
         board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
         os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
         self._board_fd = board_fd
-        self.pool = SlotPool(zygote, self._slot_settings(board_fd), board_fd)
+        self.pool = SlotPool(prepared.zygote, self._slot_settings(board_fd), board_fd)
         self.relay = ClientRelay(self.pool, transport, self.values)
         self.function_codes: dict[int, tuple[str, bytes]] = {}
         self.everywhere = Everywhere(self.pool, transport, settings.host)

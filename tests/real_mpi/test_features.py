@@ -1,10 +1,13 @@
 """Does everything that a script may ask for work on real ranks?"""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from harness import Runner
+
+from mpicluster.worker.arena_file import open_arena_file
 
 pytestmark = pytest.mark.real_mpi
 Program = Callable[..., Path]
@@ -101,6 +104,38 @@ with Client() as client:
     )
     ended = runner.run(*runner.mpi_words(4, script, options=options), timeout=100)
     lines = ["(2240000000, np.float64(1.0))", "1.0", str(bool(options))]
+    assert (ended.status, ended.stdout.splitlines()) == (0, lines), ended
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_large_values_whether_pages_may_be_huge(
+    runner: Runner, program: Program, allowed: bool
+) -> None:
+    script = program(
+        """
+import os
+import numpy as np
+from mpicluster import Client
+def names():
+    names = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            names[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            pass
+    return "/memfd:mpicluster (deleted)" in names.values()
+with Client() as client:
+    first, second = sorted(client.nthreads())
+    large = client.submit(np.ones, 4_000_000, workers=[first])
+    print(client.submit(np.sum, large, workers=[second]).result(), large.result()[-1])
+    print(client.submit(names).result())
+"""
+    )
+    fd, reason = open_arena_file(huge_pages=allowed)
+    os.close(fd)
+    options = ["--set", f"huge_pages={allowed}"]
+    ended = runner.run(*runner.mpi_words(4, script, options=options))
+    lines = ["4000000.0 1.0", str(not allowed or bool(reason))]
     assert (ended.status, ended.stdout.splitlines()) == (0, lines), ended
 
 

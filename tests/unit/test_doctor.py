@@ -41,8 +41,8 @@ def rank(name: str = "n1", **changes) -> RankFacts:
     """Return the facts of a rank at which nothing is wrong."""
     good = RankFacts(
         host=name, affinity=CORES, cores=len(CORES), granted_cores=len(CORES),
-        memory_bytes=16 * GB, memory_free_bytes=15 * GB, arena_error="", shm_bytes=8 * GB,
-        shm_free_bytes=8 * GB, slot=SlotFacts(0.3),
+        memory_bytes=16 * GB, memory_free_bytes=15 * GB, arena_error="", small_pages="",
+        shm_bytes=8 * GB, shm_free_bytes=8 * GB, slot=SlotFacts(0.3),
         scratch=ScratchFacts("/tmp", False, "ext4", 90 * GB), limits=LimitFacts(1024, None),
         fabrics=(), settings={}, versions=VERSIONS,
     )  # fmt: skip
@@ -385,8 +385,15 @@ def test_a_slot_and_an_arena_are_really_tried() -> None:
     facts = trials.try_slot(0, Config())
     assert facts.error == ""
     assert facts.seconds > 0
-    assert trials.try_arena(GB) == ""
-    assert trials.try_arena(1 << 62) != ""
+    assert trials.try_arena(GB, huge_pages=False) == ("", "")
+    assert trials.try_arena(1 << 62, huge_pages=False)[0] != ""
+
+
+def test_values_in_small_pages() -> None:
+    found = only(f.shared_memory([rank(small_pages="unshare: Operation not permitted")]))
+    assert found.level is Level.NOTE
+    assert "(unshare: Operation not permitted)" in found.found
+    assert "huge_pages" in found.advice
 
 
 def test_a_slot_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from mpicluster.config import Config
 from mpicluster.serialization.frames import frame_offsets
 from mpicluster.worker import memory_watch
 from mpicluster.worker import scratch as scratch_module
+from mpicluster.worker.arena_file import open_arena_file
 from mpicluster.worker.memory import Decision, Usage, decide
 from mpicluster.worker.scratch import ScratchFile, choose_folder, open_unnamed
 from mpicluster.worker.segments import PAGE, Arena, size_class
@@ -104,7 +105,7 @@ def disk_bytes(store: Store) -> int:
 
 @pytest.fixture
 def store(tmp_path: Path):
-    found = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: ScratchFile(tmp_path))
+    found = Store(Arena(1 << 26, 1 << 24, open_arena_file(True)[0]), lambda: ScratchFile(tmp_path))
     yield found
     found.close()
     found.arena.close()
@@ -164,7 +165,7 @@ def test_a_spilled_value_in_use_keeps_its_space(store: Store) -> None:
 
 
 def test_what_leaves_after_the_end_frees_no_other_file(tmp_path: Path) -> None:
-    arena = Arena(1 << 26, cache_bytes=0)
+    arena = Arena(1 << 26, 0, open_arena_file(True)[0])
     store = Store(arena, lambda: ScratchFile(tmp_path))
     held = []
     for key in (1, 2):
@@ -238,7 +239,7 @@ def test_a_full_disk_loses_nothing(store: Store, tmp_path: Path) -> None:
 
 
 def test_segments_are_given_out_again_when_their_last_user_is_gone() -> None:
-    arena = Arena(1 << 26, cache_bytes=1 << 24)
+    arena = Arena(1 << 26, 1 << 24, open_arena_file(True)[0])
     first = arena.allocate(100_000)
     first.hold()
     first.let_go()
@@ -250,7 +251,7 @@ def test_segments_are_given_out_again_when_their_last_user_is_gone() -> None:
 
 
 def test_freed_pages_beyond_the_cache_go_back_to_the_system() -> None:
-    arena = Arena(1 << 26, cache_bytes=PAGE)
+    arena = Arena(1 << 26, PAGE, open_arena_file(True)[0])
     segment = arena.allocate(1 << 20)
     segment.view()[:] = b"x" * (1 << 20)
     segment.let_go()
@@ -261,7 +262,7 @@ def test_freed_pages_beyond_the_cache_go_back_to_the_system() -> None:
 
 
 def test_pages_that_were_freed_last_stay_and_those_of_older_sizes_go() -> None:
-    arena = Arena(1 << 26, cache_bytes=5 << 18)
+    arena = Arena(1 << 26, 5 << 18, open_arena_file(True)[0])
     small, large = arena.allocate(1 << 19), arena.allocate(1 << 20)
     for segment in (small, large):
         segment.view()[:] = b"x" * segment.nbytes
@@ -273,7 +274,7 @@ def test_pages_that_were_freed_last_stay_and_those_of_older_sizes_go() -> None:
 
 
 def test_more_segments_of_one_size_than_may_stay() -> None:
-    arena = Arena(1 << 26, cache_bytes=3 * PAGE)
+    arena = Arena(1 << 26, 3 * PAGE, open_arena_file(True)[0])
     segments = [arena.allocate(PAGE) for _ in range(5)]
     offsets = {segment.offset for segment in segments}
     for segment in segments:
@@ -297,7 +298,7 @@ def watch_of(
     """Return the watch of a worker with 100 MB whose processes all have the same size."""
     monkeypatch.setattr(memory_watch, "resident_nbytes", lambda _: resident)
     monkeypatch.setattr(memory_watch, "own_nbytes", lambda _: own)
-    store = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: folder)
+    store = Store(Arena(1 << 26, 1 << 24, open_arena_file(True)[0]), lambda: folder)
     return memory_watch.MemoryWatch(CONFIG, 100_000_000, store)
 
 
@@ -354,7 +355,7 @@ def test_values_that_cannot_leave_are_named_once(
             raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
         return None
 
-    store = watch._store = Store(Arena(1 << 27, cache_bytes=0), open_scratch)
+    store = watch._store = Store(Arena(1 << 27, 0, open_arena_file(True)[0]), open_scratch)
     put_frames(store, 1, [b"p", bytes(85_000_000)])
     for now in (0.0, 1.0, 2.0):
         watch.act(now, {0: 1}, busy=False)

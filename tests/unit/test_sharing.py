@@ -11,6 +11,7 @@ from mpicluster.config import Config
 from mpicluster.errors import ConfigError
 from mpicluster.serialization.frames import frame_offsets
 from mpicluster.transport.local import LocalFabric
+from mpicluster.worker.arena_file import open_arena_file
 from mpicluster.worker.fetching import want_value
 from mpicluster.worker.records import Lane, WorkerState
 from mpicluster.worker.segments import Arena
@@ -27,7 +28,7 @@ class Side:
 
     def __init__(self, fabric: LocalFabric, rank: int, folder: Path, home: str = HOME) -> None:
         self.rank = rank
-        self.store = Store(Arena(1 << 26, cache_bytes=1 << 24), lambda: folder)
+        self.store = Store(Arena(1 << 26, 1 << 24, open_arena_file(True)[0]), lambda: folder)
         self.transport = fabric.ends[rank]
         self.values = ValueTraffic(self.store, self.transport, home)
 
