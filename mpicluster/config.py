@@ -186,6 +186,12 @@ class Config:
 
 def _check_order(config: Config) -> None:
     """Refuse settings that make no sense together."""
+    if config.push_bytes_max > config.inline_bytes_max:
+        raise ConfigError(
+            f"The setting 'push_bytes_max' is {config.push_bytes_max!r} and 'inline_bytes_max' is "
+            f"{config.inline_bytes_max!r}, but what goes to a client at once must fit into a "
+            "message: 'push_bytes_max' must be at most 'inline_bytes_max'. Change one of them."
+        )
     for lower, upper in _ORDER:
         low, high = getattr(config, lower), getattr(config, upper)
         if low >= high:

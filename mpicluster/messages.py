@@ -410,10 +410,11 @@ class WorkerStatus(Message):
 
 
 @dataclass(slots=True)
-class SlotsLent(Message):
-    """So many of the worker's tasks wait for others, and as many more may run meanwhile."""
+class SlotsChanged(Message):
+    """For `lent` waiting tasks as many more may run; `abandoned` slots run what nobody wants."""
 
-    count: int
+    lent: int
+    abandoned: int = 0
 
 
 @dataclass(slots=True)
@@ -511,14 +512,12 @@ class ValuesMissing(Message):
 
 @dataclass(slots=True)
 class ValuesPushed(Message):
-    """Small results, for the client that wants them. Of those of its `own` attempts, (key, size,
-    seconds), it tells the scheduler.
-    """
+    """Small results, for the client. Those `to_tell`: (key, size, seconds) for the scheduler."""
 
     message_class = MessageClass.DATA
     keys: list[Key]
     values: list[bytes]
-    own: list[list[Any]] = field(default_factory=list)
+    to_tell: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

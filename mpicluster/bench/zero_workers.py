@@ -106,7 +106,7 @@ class ZeroWorker:
                         found.keys.append(key)
                         found.values.append(VALUE)
                         if own:
-                            found.own.append([key, len(VALUE), TASK_S])
+                            found.to_tell.append([key, len(VALUE), TASK_S])
             elif isinstance(message, m.StealTasks):
                 done.append(m.TasksYielded([], [], message.keys))
             elif isinstance(message, m.StopWorker):

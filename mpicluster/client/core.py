@@ -74,8 +74,8 @@ class ClientCore:
             )
         if isinstance(message, m.ValuesPushed):
             self._placing.pushed(source, message.keys)
-            if message.own:
-                self._untold.ended(source, message.own, now)
+            if message.to_tell:
+                self._untold.ended(source, message.to_tell, now)
         elif isinstance(message, m.KeysFinished | m.KeysErred):
             self._placing.told_by_scheduler(message.keys)
         handler(message)

@@ -6,6 +6,7 @@ job's exit status is the script's. Nobody waits for ever: what cannot end in ord
 
 import atexit
 import faulthandler
+import hashlib
 import math
 import os
 import platform
@@ -61,7 +62,7 @@ from mpicluster.transport.shared_files import (
 from mpicluster.versions import differences, local_versions
 from mpicluster.worker.loop import WorkerLoop, WorkerSettings
 from mpicluster.worker.preparing import Prepared, prepare_worker
-from mpicluster.worker.spawning import modules_to_preload
+from mpicluster.worker.spawning import modules_to_preload, take_empty_input
 
 T = TypeVar("T")
 
@@ -158,6 +159,7 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     Returns on rank 1 with the job, and without one when there is only this process; the other
     ranks leave the program here when the job is over.
     """
+    _open_standard_streams()
     faulthandler.enable()
     promise = roles.read_promise(os.environ)
     if promise is None or promise.size == 1:
@@ -168,7 +170,10 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     supervised: Supervised | None = None
     if promise.rank >= FIRST_WORKER_RANK:
         may_be_lost = config.survive == "ranks"
-        if may_be_lost and find_library().family == "mpich":
+        # To ask mpi4py would load the library, and the zygote could not be a fork then.
+        if may_be_lost and not roles.is_started_by_open_mpi(os.environ) and (
+            find_library().family == "mpich"
+        ):
             supervised = supervise()
         modules = modules_to_preload(script_text)
         patience_s = config.lost_after_s if may_be_lost else 0.0
@@ -189,9 +194,19 @@ def start(options: JobOptions, paths: Sequence[str], script_text: str) -> Job | 
     if supervised is not None:
         supervised.started()
     if transport.rank == CLIENT_RANK:
-        _close_stdin()
+        # Launchers send theirs to rank 0, and MPICH's leaves the others one that never ends.
+        take_empty_input()
         return _become_client(transport, config, infos, options)
     _run_loop(transport, config, infos, options, prepared)
+
+
+def _open_standard_streams() -> None:
+    """Open streams that whoever started us has closed, in their order so that each gets its number:
+    something else would get it, and what is printed there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (to the end)
 
 
 def _check(promise: roles.Promise, check: Callable[[], T]) -> T:
@@ -204,14 +219,6 @@ def _check(promise: roles.Promise, check: Callable[[], T]) -> T:
         else:
             time.sleep(TIME_TO_SPEAK_S)
         raise SystemExit(WORLD_STATUS) from None
-
-
-def _close_stdin() -> None:
-    """Give the script an empty input: launchers send theirs to rank 0, and MPICH's leaves the
-    others one that never ends.
-    """
-    with Path(os.devnull).open("rb") as empty:
-        os.dup2(empty.fileno(), 0)
 
 
 def _exchange(transport: MPITransport, config: Config) -> list[dict[str, Any]]:
@@ -236,6 +243,10 @@ def _exchange(transport: MPITransport, config: Config) -> list[dict[str, Any]]:
 def _remove_names(transport: MPITransport, hosts: list[str]) -> None:
     """Remove the names of what MPI shares, given the host of each rank."""
     mine = files_of_mpi()
+    digests = transport.exchange(hashlib.sha256("\0".join(sorted(mine)).encode()).digest())
+    if len({*zip(hosts, digests, strict=True)}) == len({*hosts}):
+        remove_names(mine)  # most often: all ranks of a host have mapped the same
+        return
     common = files_of_hosts(hosts, transport.exchange(mine))
     if common is not None:
         remove_names(common[hosts[transport.rank]])
@@ -303,8 +314,9 @@ def _run_loop(
                 scheduler.script_is_gone = _watch_script(infos)
             scheduler.run(freeze=True)
         else:
+            assert prepared is not None, "the launcher has promised another rank"
             settings = _worker_settings(transport.rank, infos, options)
-            loop = WorkerLoop(transport, config, settings, prepared or prepare_worker(config))
+            loop = WorkerLoop(transport, config, settings, prepared)
             loop.run()
             if loop.lost_because:
                 _leave_others(transport, loop.lost_because)

@@ -60,12 +60,17 @@ def read_promise(environment: Mapping[str, str]) -> Promise | None:
     return None
 
 
+def is_started_by_open_mpi(environment: Mapping[str, str]) -> bool:
+    """Return whether Open MPI's launcher has started this process."""
+    return "OMPI_COMM_WORLD_SIZE" in environment
+
+
 def check_launcher(environment: Mapping[str, str], library: str) -> None:
     """Raise `WorldError` if the launcher is known to belong to another MPI than mpi4py's.
 
     MPICH ends the process in MPI_Init when it finds Open MPI's launcher, so this comes before.
     """
-    if "OMPI_COMM_WORLD_SIZE" in environment and not _OPEN_MPI.search(library):
+    if is_started_by_open_mpi(environment) and not _OPEN_MPI.search(library):
         raise WorldError(
             f"The ranks were started by Open MPI's mpirun, but mpi4py uses {library}, so each of "
             "them is alone in its MPI world. Use the mpiexec of that MPI (`mpicluster run` finds "

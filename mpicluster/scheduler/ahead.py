@@ -83,7 +83,7 @@ def place_of_inputs(task: TaskRecord, config: Config) -> WorkerRecord | None:
         found[1] += nbytes
     best, best_s = None, math.inf
     for worker, (count, nbytes) in held.items():
-        start_s = worker.duration_sum_s / worker.slots
+        start_s = worker.duration_sum_s / worker.slots if worker.slots else math.inf
         if count < len(task.dependencies):
             missing = total - nbytes
             start_s += config.fetch_latency_s + missing / config.bandwidth_bytes_per_s

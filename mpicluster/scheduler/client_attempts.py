@@ -2,8 +2,9 @@
 
 A client tells the scheduler a little later (`client/placing.py`), and MPI keeps the order only
 between two ranks: the worker's report of the task may come first, and then waits here. So that it
-is not taken for one of a task that is over, a worker reports each such attempt exactly once, even
-if it is given up meanwhile. Nothing waits for ever: a client tells of all before it leaves.
+is not taken for one of a task that is over, each such attempt is reported exactly once, by the
+worker or by the client (`worker/reports.py`), even if it is given up meanwhile. Nothing waits for
+ever: a client tells of all before it leaves.
 """
 
 from mpicluster import messages as m
@@ -11,10 +12,10 @@ from mpicluster.ids import Key, Rank
 
 
 class ClientAttempts:
-    """The attempts of which either the client or the worker has not told yet."""
+    """The attempts whose beginning or whose end has not been told yet."""
 
     def __init__(self) -> None:
-        #: {key: worker} of those that the worker has not reported.
+        #: {key: worker} of those whose end has not been reported.
         self.running: dict[Key, Rank] = {}
         #: {key: (worker, its report)} of those of which the client has not told.
         self.early: dict[Key, tuple[Rank, m.Message]] = {}

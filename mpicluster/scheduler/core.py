@@ -77,7 +77,7 @@ class SchedulerCore(FromClients):
             m.TasksYielded: self._on_tasks_yielded,
             m.WorkerStatus: self._on_worker_status,
             m.WorkerPaused: self._on_worker_paused,
-            m.SlotsLent: self._on_slots_lent,
+            m.SlotsChanged: self._on_slots_changed,
             m.WorkerStopped: self._on_worker_stopped,
             m.WorkerLost: self._on_worker_lost,
         }
@@ -218,7 +218,8 @@ class SchedulerCore(FromClients):
     def _on_tasks_finished(self, source: Rank, message: m.TasksFinished) -> None:
         state, tasks = self.state, self.state.tasks
         rank = message.worker or source
-        worker = self._worker(rank)
+        # What a client tells is no sign of life of the worker.
+        worker = state.workers.get(rank) if message.worker else self._worker(rank)
         if worker is None:
             return
         worker.last_progress = state.now
@@ -367,11 +368,11 @@ class SchedulerCore(FromClients):
         else:
             self.state.paused.pop(worker, None)
 
-    def _on_slots_lent(self, source: Rank, message: m.SlotsLent) -> None:
+    def _on_slots_changed(self, source: Rank, message: m.SlotsChanged) -> None:
         worker = self._worker(source)
         if worker is not None:
-            worker.slots += message.count - worker.lent
-            worker.lent = message.count
+            worker.slots += message.lent - worker.lent - message.abandoned + worker.abandoned
+            worker.lent, worker.abandoned = message.lent, message.abandoned
             self.state.touched[worker] = None
 
     def _on_worker_stopped(self, source: Rank, _message: m.WorkerStopped) -> None:

@@ -131,7 +131,7 @@ def queue_anywhere(state: SchedulerState, task: TaskRecord) -> None:
 
 def load(worker: WorkerRecord) -> float:
     """Return how many tasks wait for or run on each of a worker's slots."""
-    return (len(worker.processing) + len(worker.local)) / worker.slots
+    return (len(worker.processing) + len(worker.local)) / max(worker.slots, 1)
 
 
 # --- room ------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def waiting_s(worker: WorkerRecord, task: TaskRecord) -> float:
     """Return how long a task would wait for the worker that holds its inputs, in seconds."""
     function = task.function
     mean_s = function.duration_s if function is not None else 0.0
-    return worker.queued_s() + mean_s * (len(worker.local) + 1) / worker.slots
+    return worker.queued_s() + mean_s * (len(worker.local) + 1) / max(worker.slots, 1)
 
 
 def use_last_resorts(

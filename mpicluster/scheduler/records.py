@@ -3,6 +3,7 @@
 Data and look-ups only. States are changed in `lifecycle.py`, places are chosen in `placement.py`.
 """
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -123,9 +124,9 @@ class WorkerRecord:
     """A worker's rank, what it holds and what it is doing."""
 
     __slots__ = (
-        "ahead", "alone", "description", "duration_sum_s", "freed", "frees_sent", "functions",
-        "has_what", "host", "last_heard", "last_progress", "last_resort", "lent", "local",
-        "memory_limit", "metrics", "nbytes", "paused", "processing", "rank", "resources",
+        "abandoned", "ahead", "alone", "description", "duration_sum_s", "freed", "frees_sent",
+        "functions", "has_what", "host", "last_heard", "last_progress", "last_resort", "lent",
+        "local", "memory_limit", "metrics", "nbytes", "paused", "processing", "rank", "resources",
         "resources_free", "slots", "stealing",
     )  # fmt: skip
 
@@ -133,9 +134,10 @@ class WorkerRecord:
         self.rank = rank
         self.description = description
         self.host = str(description.get("host", ""))
-        #: As many tasks may run; more than the description says while `lent` tasks wait.
+        #: As many tasks may run: more than the description says while `lent` tasks wait, fewer
+        #: while `abandoned` slots are not done with what nobody wants any more.
         self.slots = int(description.get("slots", 1))
-        self.lent = 0
+        self.lent = self.abandoned = 0
         self.memory_limit: NBytes = int(description.get("memory_limit", 0))
         self.resources: dict[str, float] = dict(description.get("resources") or {})
         self.resources_free = dict(self.resources)
@@ -186,6 +188,8 @@ class WorkerRecord:
         count = len(self.processing) - self.ahead
         if count < self.slots:
             return 0.0
+        if not self.slots:
+            return math.inf
         return self.duration_sum_s * (count - self.slots + 1) / (count * self.slots)
 
 

@@ -24,7 +24,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from mpicluster.config import Config
-from mpicluster.ids import Rank
+from mpicluster.ids import SCHEDULER_RANK, Rank
 from mpicluster.messages import Message, MessageClass, decode_bundle
 from mpicluster.transport.base import (
     LargeMessage,
@@ -140,14 +140,19 @@ class MPITransport(Transport):
         return self._comm
 
     def exchange(self, found: Any) -> list[Any]:
-        """Tell all ranks something, and return what they tell in rank order. All must call."""
-        data, long = pickle.dumps(found), self._mpi.INT64_T
-        sizes = array("q", bytes(8 * self.size))
-        _await(self._comm.Iallgather([array("q", [len(data)]), long], [sizes, long]))
+        """Tell all ranks something, and return what they tell in rank order. All must call.
+
+        By way of rank 0: Open MPI's nonblocking MPI_Iallgather would have all ranks talk to all.
+        """
+        comm, long, byte, root = self._comm, self._mpi.INT64_T, self._mpi.BYTE, SCHEDULER_RANK
+        data, sizes = pickle.dumps(found), array("q", bytes(8 * self.size))
+        _await(comm.Igather([array("q", [len(data)]), long], [sizes, long], root))
+        _await(comm.Ibcast([sizes, long], root))
         starts = [0, *accumulate(sizes)]
         everything = bytearray(starts[-1])
-        received = [everything, sizes.tolist(), starts[:-1], self._mpi.BYTE]
-        _await(self._comm.Iallgatherv([data, self._mpi.BYTE], received))
+        received = [everything, sizes.tolist(), starts[:-1], byte]
+        _await(comm.Igatherv([data, byte], received if self.rank == root else None, root))
+        _await(comm.Ibcast([everything, byte], root))
         return [pickle.loads(everything[start:end]) for start, end in pairwise(starts)]
 
     def gather_on_node(self, found: Any) -> list[Any]:

@@ -57,6 +57,8 @@ def check_slots(state: WorkerState) -> None:
         for ticket, task in slot.tasks.items():
             expect(task.ticket == ticket and task.slot == slot.index, task, "with another slot")
     expect(held == state.running, held, f"with slots, but running are {state.running}")
+    abandoned = sum(1 for task in held.values() if task.state is LocalState.ABANDONED)
+    expect(abandoned == state.abandoned, held, f"counted as abandoned: {state.abandoned}")
     for task in state.running.values():
         alive = state.tasks.get(task.key) is task
         expected = LocalState.EXECUTING if alive else LocalState.ABANDONED

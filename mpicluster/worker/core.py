@@ -15,6 +15,7 @@ from mpicluster.load import Load
 from mpicluster.worker import events as e
 from mpicluster.worker import fetching
 from mpicluster.worker.records import Fetch, LocalState, LocalTask, SlotRecord, WorkerState
+from mpicluster.worker.reports import Reports, client_tells
 
 #: A function whose tasks have not been measured yet.
 UNKNOWN_S = 0.5
@@ -38,10 +39,7 @@ class WorkerCore:
         #: Set when the scheduler says that all is over.
         self.stopping = False
         self._outbox: dict[Rank, list[m.Message]] = {}
-        self._finished = m.TasksFinished([], [], [], [])
-        self._added = m.ValuesAdded([], [])
-        self._arrived = m.ValuesArrived([], [])
-        self._missed: list[Key] = []
+        self._reports = Reports(slots)
         self._effects: list[e.Effect] = []
         #: Fetches of values that tasks here were to make and did not.
         self._broken: list[Fetch] = []
@@ -127,22 +125,8 @@ class WorkerCore:
         self._outbox.setdefault(rank, []).append(message)
 
     def _send_reports(self) -> None:
-        """Send what has been gathered in columns since the last turn."""
-        frees_seen = self.state.frees_seen
-        if self._arrived.keys:
-            self._send(SCHEDULER_RANK, self._arrived)
-            self._arrived = m.ValuesArrived([], [])
-        if self._finished.keys:
-            self._finished.frees_seen = frees_seen
-            self._send(SCHEDULER_RANK, self._finished)
-            self._finished = m.TasksFinished([], [], [], [])
-        if self._added.keys:
-            self._added.frees_seen = frees_seen
-            self._send(SCHEDULER_RANK, self._added)
-            self._added = m.ValuesAdded([], [])
-        if self._missed:
-            self._send(SCHEDULER_RANK, m.CopiesMissed(self._missed))
-            self._missed = []
+        for report in self._reports.take(self.state):
+            self._send(SCHEDULER_RANK, report)
 
     # --- slots ---
 
@@ -160,6 +144,8 @@ class WorkerCore:
         for slot in slots:
             if not len(ready):
                 return
+            if state.abandoned and slot.is_abandoned():
+                continue  # it ends whenever it likes
             if slot.tasks and slot.expected_s < limit_s and not slot.asked:
                 share = -(-len(ready) // len(slots))
                 self._give(slot, min(share, self.config.slot_queue_max - len(slot.tasks)), now)
@@ -215,13 +201,12 @@ class WorkerCore:
             return
         slot.lent = lent
         slots = self.state.slots
-        count = sum(1 for found in slots if found.lent)
         if lent:
             self._ask_back(slot)
-        if len(slots) - count < self.slots:
+        if len(slots) - sum(1 for found in slots if found.lent) < self.slots:
             slots.append(SlotRecord(len(slots)))
             self._effects.append(e.StartSlot(len(slots) - 1))
-        self._send(SCHEDULER_RANK, m.SlotsLent(count))
+        self._reports.slots_change = True
 
     def _on_slot_started(self, event: e.SlotStarted, _now: float) -> None:
         self.state.slots[event.slot].started = True
@@ -232,16 +217,19 @@ class WorkerCore:
         if task is None:
             return None
         del self.state.running[ticket]
+        if self.state.abandoned:
+            self.state.abandoned -= task.state is LocalState.ABANDONED
+            self._reports.slots_change = True
         slot.expected_s -= self.state.durations.get(task.function, UNKNOWN_S)
         if not slot.tasks or slot.expected_s < 0:
             slot.expected_s = 0.0
         return task
 
     def _on_slot_finished(self, event: e.SlotFinished, now: float) -> None:
-        state, slot, finished = self.state, self.state.slots[event.slot], self._finished
+        state, slot, finished = self.state, self.state.slots[event.slot], self._reports.finished
         slot.last_report = now
         slot.asked = False
-        durations, push_bytes_max = state.durations, self.config.push_bytes_max
+        durations = state.durations
         for ticket, nbytes, duration in zip(
             event.tickets, event.sizes, event.durations, strict=True
         ):
@@ -257,8 +245,8 @@ class WorkerCore:
             key = task.key
             del state.tasks[key]
             self._value_here(key, nbytes)
-            if task.attempt == CLIENT_ATTEMPT and nbytes <= push_bytes_max:
-                continue  # the client has the value, and tells the scheduler
+            if client_tells(task, nbytes, duration, self.config):
+                continue
             finished.keys.append(key)
             finished.attempts.append(task.attempt)
             finished.sizes.append(nbytes)
@@ -326,6 +314,10 @@ class WorkerCore:
             message.payloads, message.push_to, strict=True,
         )  # fmt: skip
         for index, (key, attempt, function, priority, payload, push_to) in enumerate(rows):
+            if key in tasks and tasks[key].attempt == CLIENT_ATTEMPT:
+                # Not the scheduler has sent it: its order to give it up may come after this.
+                self._drop_task(tasks[key])
+                self._give_back(key)
             task = LocalTask(key, attempt, function, priority, payload)
             task.push_to = push_to
             tasks[key] = task
@@ -391,6 +383,8 @@ class WorkerCore:
         self._end_without_value(task)
         if executing:
             task.state = LocalState.ABANDONED
+            self.state.abandoned += 1
+            self._reports.slots_change = True
 
     def _on_cancel_tasks(self, message: m.CancelTasks, _now: float) -> None:
         for key, attempt in zip(message.keys, message.attempts, strict=True):
@@ -436,17 +430,19 @@ class WorkerCore:
         state = self.state
         for key, nbytes, ranks in message.holders:
             if key in state.has:
-                self._added.keys.append(key)
-                self._added.sizes.append(state.has[key])
+                self._reports.added.keys.append(key)
+                self._reports.added.sizes.append(state.has[key])
                 continue
             fetch = fetching.want_value(state, key, nbytes, ranks, self.rank)
             if fetch is None:
-                self._missed.append(key)
+                self._reports.missed.append(key)
             else:
                 fetch.wanted = True
 
     def _on_values_stored(self, event: e.ValuesStored, _now: float) -> None:
-        report: m.ValuesAdded | m.ValuesArrived = self._added if event.request else self._arrived
+        reports = self._reports
+        report: m.ValuesAdded | m.ValuesArrived
+        report = reports.added if event.request else reports.arrived
         for key, nbytes in zip(event.keys, event.sizes, strict=True):
             fetching.answered(self.state, event.request, key)
             self._value_here(key, nbytes)
@@ -475,7 +471,7 @@ class WorkerCore:
             return
         del self.state.fetches[fetch.key]
         if fetch.wanted:
-            self._missed.append(fetch.key)
+            self._reports.missed.append(fetch.key)
         for task in list(fetch.waiters.values()):
             self._give_up(task, [fetch.key])
 

@@ -15,7 +15,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.config import Config
 from mpicluster.errors import LostRankError
-from mpicluster.ids import CLIENT_ATTEMPT, FIRST_WORKER_RANK, SCHEDULER_RANK, Key, Rank
+from mpicluster.ids import FIRST_WORKER_RANK, SCHEDULER_RANK, Key, Rank
 from mpicluster.transport.base import LargeMessage, Transport
 from mpicluster.transport.silence import Silence
 from mpicluster.transport.waiting import Ladder
@@ -26,6 +26,7 @@ from mpicluster.worker.everywhere import Everywhere
 from mpicluster.worker.memory_watch import MemoryWatch
 from mpicluster.worker.preparing import Prepared
 from mpicluster.worker.relay import ClientRelay, FromClient
+from mpicluster.worker.reports import client_tells
 from mpicluster.worker.scratch import open_scratch
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
@@ -316,8 +317,8 @@ class WorkerLoop:
                     message_out = pushed[task.push_to] = m.ValuesPushed([], [])
                 message_out.keys.append(task.key)
                 message_out.values.append(found)
-                if task.attempt == CLIENT_ATTEMPT:
-                    message_out.own.append([task.key, sizes[-1], duration_s])
+                if client_tells(task, sizes[-1], duration_s, self.config):
+                    message_out.to_tell.append([task.key, sizes[-1], duration_s])
             if ticket in message.holding:
                 if key is not None:
                     link.holding[key] = ticket

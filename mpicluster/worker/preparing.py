@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from mpicluster.config import Config
 from mpicluster.worker.arena_file import open_arena_file
-from mpicluster.worker.spawning import PRELOAD, Zygote, start_zygote
+from mpicluster.worker.spawning import PRELOAD, ZygoteLink, start_zygote
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What a worker begins with."""
 
-    zygote: Zygote
+    zygote: ZygoteLink
     #: The file of its arena.
     arena_fd: int
 

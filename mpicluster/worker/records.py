@@ -70,6 +70,12 @@ class SlotRecord:
     asked: bool = False
     seconds_busy: float = 0.0
 
+    def is_abandoned(self) -> bool:
+        """Return whether it has nothing but what nobody wants, and is not done with it."""
+        return bool(self.tasks) and not self.lent and all(
+            task.state is LocalState.ABANDONED for task in self.tasks.values()
+        )
+
 
 class Lane(NamedTuple):
     """Where a fetch waits for its turn: what a rank has, or what it is about to make.
@@ -119,6 +125,8 @@ class WorkerState:
         self.tasks: dict[Key, LocalTask] = {}
         #: {ticket: task} of what slots have, abandoned ones included.
         self.running: dict[int, LocalTask] = {}
+        #: How many of them are abandoned.
+        self.abandoned = 0
         self.ready: PriorityQueue[LocalTask] = PriorityQueue()
         #: {key: size} of the values in the store.
         self.has: dict[Key, NBytes] = {}

@@ -14,7 +14,7 @@ from mpicluster.ids import ClientId, Key, slot_client
 from mpicluster.worker import slot_protocol as p
 from mpicluster.worker.kept_inputs import KeptInputs
 from mpicluster.worker.slot import SlotSettings
-from mpicluster.worker.spawning import Zygote
+from mpicluster.worker.spawning import ZygoteLink
 from mpicluster.worker.zygote import PACKET_BYTES, ForkSlot, SlotEnded
 
 _SOCKET_BYTES: Final = 1 << 20
@@ -73,7 +73,7 @@ class SlotLink:
 class SlotPool:
     """All slots of one worker."""
 
-    def __init__(self, zygote: Zygote, settings: SlotSettings, board_fd: int) -> None:
+    def __init__(self, zygote: ZygoteLink, settings: SlotSettings, board_fd: int) -> None:
         self.zygote = zygote
         self.settings = settings
         self.board = p.Board(board_fd)

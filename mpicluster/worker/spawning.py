@@ -56,7 +56,7 @@ _NOT_FORKED: Final = ("mpi4py.MPI", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
-class Zygote:
+class ZygoteLink:
     """A zygote's process and our end of its socket."""
 
     process: psutil.Process
@@ -116,7 +116,7 @@ def _needs_python_alone(script: str) -> bool:
 def start_zygote(
     threads_per_slot: int, paths: Iterable[str] = (), modules: Iterable[str] = PRELOAD,
     patience_s: float = 0.0,
-) -> Zygote:  # fmt: skip
+) -> ZygoteLink:  # fmt: skip
     """Start a zygote that imports `modules`; `paths` come first where it looks for them.
 
     With `patience_s` it ends this process when that is silent for so long, after the first
@@ -136,7 +136,7 @@ def start_zygote(
             process = _fork(ours, theirs, environment, search, arguments)
         else:
             process = _spawn(theirs, environment, arguments)
-    return Zygote(process, ours)
+    return ZygoteLink(process, ours)
 
 
 def _may_fork() -> bool:
@@ -165,8 +165,7 @@ def _fork(
     ours: socket.socket, theirs: socket.socket, environment: Mapping[str, str],
     search: list[str], arguments: Sequence[str],
 ) -> psutil.Process:  # fmt: skip
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _flush_output()
     pid = os.fork()
     if not pid:
         _become_zygote(ours, theirs.fileno(), environment, search, arguments)
@@ -182,15 +181,12 @@ def _become_zygote(
     try:
         os.setpgid(0, 0)
         faulthandler.disable()
-        with Path(os.devnull).open("rb") as empty:
-            os.dup2(empty.fileno(), 0)
-        # The launcher's, among others: it takes their end for that of the rank.
+        take_empty_input()
         ours.detach()
-        os.closerange(3, theirs)
-        os.closerange(theirs + 1, os.sysconf("SC_OPEN_MAX"))
+        _close_all_but(theirs)
         os.environ.clear()
         os.environ.update(environment)
-        sys.path[:] = search
+        sys.path[:] = ["", *search]  # the first is where a task is, as under `python -c`
         main = types.ModuleType("__main__")
         main.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = main
@@ -199,7 +195,29 @@ def _become_zygote(
     except BaseException:  # noqa: BLE001  (nothing of the rank may run in this process)
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        with contextlib.suppress(Exception):
+            _flush_output()
         os._exit(status)
+
+
+def take_empty_input() -> None:
+    """Let the standard input of this process be empty."""
+    with Path(os.devnull).open("rb") as empty:
+        os.dup2(empty.fileno(), 0)
+
+
+def _close_all_but(kept: int) -> None:
+    """Close all descriptors but the standard ones and one more.
+
+    The launcher's are among them, which takes their end for that of the rank. By name, not by
+    number: where the kernel cannot close a range (close_range(2)), it may have 10^9 numbers.
+    """
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  (names, which are numbers)
+        if int(name) > 2 and int(name) != kept:
+            with contextlib.suppress(OSError):  # the one by which the folder was read
+                os.close(int(name))
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

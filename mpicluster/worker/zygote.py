@@ -169,6 +169,7 @@ class Zygote:
             with contextlib.suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
             divert_output(request.settings.rank, os.environ)
+            renew_random_numbers()
             tasks, control = (socket.socket(fileno=fd) for fd in fds)
             slot.main(request.settings, tasks, control)
             status = 0
@@ -188,6 +189,16 @@ class Zygote:
                 ended = SlotEnded(index, pid, os.waitstatus_to_exitcode(wait_status))
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just left
                     self.worker.send(pickle.dumps(ended))
+
+
+def renew_random_numbers() -> None:
+    """Let this slot draw other numbers than those that are forked from the same process.
+
+    Python's own module does that by itself (os.register_at_fork), numpy's does not.
+    """
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def end_descendants() -> None:

@@ -139,6 +139,38 @@ with Client() as client:
     assert (ended.status, ended.stdout.splitlines()) == (0, lines), ended
 
 
+def test_nothing_waits_behind_a_run_that_nobody_wants(
+    runner: Runner, program: Program, tmp_path: Path
+) -> None:
+    """The slot of a cancelled task that goes on counted as free."""
+    end = tmp_path / "end"
+    script = program(
+        f"""
+import os, time
+from pathlib import Path
+from mpicluster import Client
+begun, end = Path({str(tmp_path / "begun")!r}), Path({str(end)!r})
+def hold():
+    begun.touch()
+    while not end.exists():
+        time.sleep(0.01)
+with Client() as client:
+    held = client.submit(hold)
+    while not begun.exists():
+        time.sleep(0.01)
+    client.cancel(held)
+    print([client.submit(abs, -number).result() for number in range(5)])
+    print(sum(client.gather(client.map(lambda x: time.sleep(0.01) or x, range(40)))))
+    print(end.exists())
+    end.touch()
+"""
+    )
+    try:
+        check(runner, script, [str([0, 1, 2, 3, 4]), "780", "False"])
+    finally:
+        end.touch()
+
+
 def test_many_small_tasks_and_results(runner: Runner, program: Program) -> None:
     script = program(
         """

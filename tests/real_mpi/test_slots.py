@@ -37,7 +37,7 @@ def look():
     return {{
         "variables of MPI": [name for name in os.environ if name.startswith(families)],
         "threads of libraries": os.environ["OMP_NUM_THREADS"],
-        "its module": (sys.modules["__main__"].__spec__, sys.argv),
+        "its module": (sys.modules["__main__"].__spec__, sys.argv, sys.path[0]),
         "MPI": [name for name in sys.modules if name.startswith("mpi4py")],
         "pool": squared,
         "modules beside the script": os.path.basename(child),
@@ -53,11 +53,67 @@ with Client() as client:
 """
 
 
-@pytest.mark.parametrize("way", ["as a script", "after numpy and MPI", "initialize"])
+#: Draws numbers in all slots, with what the zygote has imported, and once more in new processes.
+DRAW = """
+import random, time
+import numpy as np
+from mpicluster import Client
+{start}
+def draw():
+    time.sleep(0.3)
+    return random.random(), np.random.rand(), np.random.default_rng().random()
+with Client() as client:
+    drawn = []
+    for _ in range(2):
+        drawn += client.gather([client.submit(draw, pure=False) for _ in range(4)])
+        client.restart_workers(sorted(client.nthreads()))
+    print([len(set(numbers)) for numbers in zip(*drawn)])
+"""
+
+
+@pytest.mark.parametrize("way", ["as a script", "initialize"])
+def test_no_slot_draws_the_random_numbers_of_another(
+    runner: Runner, program: Program, way: str
+) -> None:
+    """Those of numpy's global state were the same in all slots of a worker."""
+    start = "from mpicluster import initialize; initialize()" if way == "initialize" else ""
+    script = program(DRAW.format(start=start))
+    if way == "initialize":
+        ended = runner.raw_mpi(4, runner.environment.python, str(script))
+    else:
+        ended = runner.run(*runner.mpi_words(4, script, options=["--slots", "2"]))
+    assert (ended.status, ended.stdout.splitlines()) == (0, ["[8, 8, 8]"]), ended
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_ranks_that_have_no_input_or_output(
+    runner: Runner, program: Program, tmp_path: Path, closed: str
+) -> None:
+    found = tmp_path / "found"
+    script = program(
+        f"""
+import os
+from pathlib import Path
+from mpicluster import Client
+with Client() as client:
+    inputs = client.submit(os.readlink, "/proc/self/fd/0").result(), os.readlink("/proc/self/fd/0")
+    Path({str(found)!r}).write_text(" ".join(inputs))
+"""
+    )
+    line = f"exec {runner.environment.python} -m mpicluster {script} {closed}"
+    ended = runner.raw_mpi(4, "sh", "-c", line)
+    assert ended.status == 0, ended
+    assert found.read_text() == "/dev/null /dev/null"
+
+
+@pytest.mark.parametrize(
+    "way", ["as a script", "with other ranks lost", "after numpy and MPI", "initialize"]
+)
 def test_a_slot_has_nothing_of_its_rank(runner: Runner, program: Program, way: str) -> None:
     """However its zygote came to be: as a fork of the rank, which the launcher knows, or anew."""
     imports, start = {
         "as a script": ("", ""),
+        "with other ranks lost": ("", ""),
         "after numpy and MPI": ("", ""),
         "initialize": (", initialize", "initialize()"),
     }[way]
@@ -65,6 +121,8 @@ def test_a_slot_has_nothing_of_its_rank(runner: Runner, program: Program, way: s
     (script.parent / "beside.py").write_text("")
     if way == "as a script":
         ended = runner.mpi(4, script)
+    elif way == "with other ranks lost":
+        ended = runner.run(*runner.mpi_words(4, script, options=["--survive", "ranks"]))
     elif way == "initialize":
         ended = runner.raw_mpi(4, runner.environment.python, str(script))
     else:
@@ -74,10 +132,14 @@ def test_a_slot_has_nothing_of_its_rank(runner: Runner, program: Program, way: s
         )
         ended = runner.raw_mpi(4, runner.environment.python, "-c", runs, str(script))
     assert ended.status == 0, ended
+    # MPICH's ranks that may be lost have loaded its library before, to know that it is MPICH's.
+    forked = way == "as a script" or (
+        way == "with other ranks lost" and runner.environment.name == "openmpi"
+    )
     assert ended.stdout.splitlines() == [
         "variables of MPI: []",
         "threads of libraries: 1",
-        "its module: (None, ['-c'])",
+        "its module: (None, ['-c'], '')",
         "MPI: []",
         "pool: [3]",
         "modules beside the script: beside.py",
@@ -85,5 +147,5 @@ def test_a_slot_has_nothing_of_its_rank(runner: Runner, program: Program, way: s
         "fault handler: False",
         "input: /dev/null",
         "shared with the rank: []",
-        f"forked: {way == 'as a script'}",
+        f"forked: {forked}",
     ], ended

@@ -191,6 +191,8 @@ class Cluster:
             return str(message.rank)
         if isinstance(message, m.WorkerPaused):
             return f"{message.paused}{' (takes single ones)' * message.last_resort}"
+        if isinstance(message, m.SlotsChanged):
+            return f"{message.lent} lent, {message.abandoned} abandoned"
         return ""
 
     # --- commands ---

@@ -98,7 +98,11 @@ BUGS: list[Bug] = [
     ),
     Bug(
         "let worker and client tell of the same end", WorkerCore._on_slot_finished,
-        "if task.attempt == CLIENT_ATTEMPT and nbytes <= push_bytes_max:", "if False:",
+        "if client_tells(task, nbytes, duration, self.config):", "if False:",
+    ),
+    Bug(
+        "do not tell that abandoned slots are free again", WorkerCore._leave_slot,
+        "self._reports.slots_change = True", "pass",
     ),
     Bug(
         "forget an end that the scheduler has not heard of", Untold.take,

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 from mpicluster import messages as m
 from mpicluster.config import Config
-from mpicluster.ids import CLIENT_ATTEMPT, ClientId, Key, NBytes, Rank
+from mpicluster.ids import ClientId, Key, NBytes, Rank
 from mpicluster.transport.base import LargeMessage
 from mpicluster.worker import checks
 from mpicluster.worker import events as e
 from mpicluster.worker.core import WorkerCore
+from mpicluster.worker.reports import client_tells
 from tests.simulation.tally import Tally
 from tests.simulation.workload import Plan, raised_error, result_of
 
@@ -184,9 +185,10 @@ class SimWorker:
                 message = pushed.setdefault(task.push_to, m.ValuesPushed([], []))
                 message.keys.append(task.key)
                 message.values.append(value)
-                if task.attempt == CLIENT_ATTEMPT:
-                    duration_s = self.world.plan.specs[task.key].duration_s
-                    message.own.append([task.key, self._nbytes(task.key), duration_s])
+                nbytes = self._nbytes(task.key)
+                duration_s = self.world.plan.specs[task.key].duration_s
+                if client_tells(task, nbytes, duration_s, self.core.config):
+                    message.to_tell.append([task.key, nbytes, duration_s])
         for client, message in pushed.items():
             self.world.send(self.rank, client, [message])
         self.core.receive(-1, e.SlotFinished(

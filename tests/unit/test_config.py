@@ -40,6 +40,13 @@ def test_variables_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
         Config.load()
 
 
+def test_what_is_pushed_must_fit_into_a_message() -> None:
+    """Each result between the two limits ended its worker."""
+    with pytest.raises(ConfigError, match="'push_bytes_max' must be at most 'inline_bytes_max'"):
+        Config.load(overrides={"push_bytes_max": 1_000_000})
+    assert Config.load(overrides={"push_bytes_max": 1 << 16}).push_bytes_max == 1 << 16
+
+
 def test_marks_of_the_memory_must_be_in_order() -> None:
     with pytest.raises(ConfigError, match="'memory_target' must be less than 'memory_pause'"):
         Config.load({"memory_target": 0.9})

@@ -139,7 +139,7 @@ def test_when_all_workers_are_paused_last_resorts_take_single_tasks() -> None:
     env.take(CLIENT, m.KeysFinished)
     assert env.take(3, m.ComputeTasks).keys == [env.key("f")]
     env.nothing_left()
-    env.say(3, m.SlotsLent(1))
+    env.say(3, m.SlotsChanged(1))
     assert env.take(3, m.ComputeTasks).keys == [env.key("g")]
 
 
@@ -166,3 +166,52 @@ def test_a_last_resort_takes_what_others_have_no_resources_for() -> None:
     assert env.take(3, m.ComputeTasks).keys == [env.key("a")]
     env.take(4, m.DefineFunctions)
     assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
+
+
+def test_what_waits_behind_an_abandoned_run_goes_to_who_is_idle() -> None:
+    """The slot counted as free: the next task waited there, and nobody took it away."""
+    env = SchedulerEnvironment(workers=2)
+    env.submit("a")
+    env.take(4, m.DefineFunctions)
+    assert env.take(4, m.ComputeTasks).keys == [env.key("a")]
+    env.say(CLIENT, m.CancelKeys([env.key("a")], force=False))
+    env.submit("b")  # the worker has not answered: its slot may be free
+    assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
+    env.say(4, m.SlotsChanged(0, 1))
+    env.submit("c")
+    assert env.take(3, m.ComputeTasks).keys == [env.key("c")]
+    env.finish("c", 3)
+    env.now += env.core.config.balance_interval_s
+    env.decide()
+    assert env.take(4, m.StealTasks).keys == [env.key("b")]
+    env.say(4, m.TasksYielded([env.key("b")], [1], []))
+    assert env.take(3, m.ComputeTasks).keys == [env.key("b")]
+    env.finish("b", 3, attempt=2)
+    env.say(4, m.SlotsChanged(0, 0))
+    env.submit("d", "e")
+    assert sorted(env.take(rank, m.ComputeTasks).keys[0] for rank in (3, 4)) == [
+        env.key("d"), env.key("e")
+    ]  # fmt: skip
+
+
+def test_workers_whose_slots_are_all_abandoned() -> None:
+    """Nobody divides by the number of slots that they have left."""
+    env = SchedulerEnvironment(workers=2)
+    env.have("a", rank=3)
+    env.have("b", rank=4)
+    for rank in (3, 4):
+        env.say(rank, m.SlotsChanged(0, 1))
+    env.submit("c", "d", "e", "f", needs=["a"])
+    env.submit("g", "h", needs=["a", "b"])
+    env.submit("i", "j", "k", needs=["g"])
+    env.sent.clear()
+    for rank in (3, 4):
+        env.say(rank, m.SlotsChanged(0, 0))
+    waiting = {env.key(name) for name in "cdefgh"}
+    for _ in range(20):
+        for rank in (3, 4):
+            for task in list(env.core.state.workers[rank].processing.values()):
+                waiting.discard(task.key)
+                env.say(rank, m.TasksFinished([task.key], [task.attempt], [1], [0.1]))
+    assert not waiting
+    assert not env.core.state.working

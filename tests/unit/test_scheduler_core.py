@@ -348,7 +348,7 @@ def test_tasks_that_wait_for_a_paused_worker_go_elsewhere() -> None:
     env.say(4, m.WorkerPaused(True))
     env.submit("b", "c", "d", "e", needs=["a"])
     env.take(3, m.ComputeTasks)
-    env.say(4, m.WorkerPaused(False), m.SlotsLent(0))
+    env.say(4, m.WorkerPaused(False), m.SlotsChanged(0))
     env.sent.clear()
     env.say(3, m.WorkerPaused(True))
     assert not len(env.core.state.workers[3].local)

@@ -357,15 +357,35 @@ def test_a_worker_that_has_a_later_attempt_gives_the_clients_back() -> None:
     assert send_task(core, 11) == given_back(11)
 
 
-@pytest.mark.parametrize("fits", [True, False])
-def test_a_worker_reports_an_attempt_of_a_client_that_is_too_large_to_be_pushed(fits: bool) -> None:
+@pytest.mark.parametrize(
+    ("excess_bytes", "duration_s"), [(0, 0.001), (1, 0.001), (0, 0.1)],
+    ids=["small", "large", "long"],
+)  # fmt: skip
+def test_a_worker_reports_of_the_attempts_of_clients_what_is_large_or_was_long(
+    excess_bytes: int, duration_s: float
+) -> None:
+    """A client whose script kept the interpreter's lock told of a long task much too late."""
     core = worker_with(slots=1)
     send_task(core, 11)
-    nbytes = core.config.push_bytes_max + (0 if fits else 1)
-    core.receive(-1, e.SlotFinished(0, [1], [nbytes], [0.1]), 0.0)
-    reports = [m.TasksFinished([11], [CLIENT_ATTEMPT], [nbytes], [0.1])]
-    assert core.outgoing(0.0) == ([] if fits else [(SCHEDULER_RANK, reports)])
+    nbytes = core.config.push_bytes_max + excess_bytes
+    core.receive(-1, e.SlotFinished(0, [1], [nbytes], [duration_s]), 0.0)
+    reports = [m.TasksFinished([11], [CLIENT_ATTEMPT], [nbytes], [duration_s])]
+    small = not excess_bytes and duration_s < 0.01
+    assert core.outgoing(0.0) == ([] if small else [(SCHEDULER_RANK, reports)])
     assert core.state.has == {11: nbytes}
+
+
+def test_a_later_attempt_that_overtakes_the_end_of_a_clients() -> None:
+    core = worker_with(slots=1)
+    send_task(core, 11)
+    assert send_task(core, 11, attempt=1) == [*given_back(11), m.SlotsChanged(0, 1)]
+    core.receive(0, m.CancelTasks([11], [CLIENT_ATTEMPT]), 0.0)
+    core.receive(-1, e.SlotFinished(0, [1], [1], [0.1]), 0.0)
+    assert core.outgoing(0.0) == [(SCHEDULER_RANK, [m.SlotsChanged(0, 0)])]
+    core.receive(-1, e.SlotFinished(0, [2], [1], [0.1]), 0.0)
+    ((_, (report,)),) = core.outgoing(0.0)
+    assert isinstance(report, m.TasksFinished)
+    assert report.attempts == [1]
 
 
 def test_a_cancelled_attempt_of_a_client_is_reported_once() -> None:
@@ -373,6 +393,6 @@ def test_a_cancelled_attempt_of_a_client_is_reported_once() -> None:
     send_task(core, 11)
     core.receive(0, m.CancelTasks([11], [CLIENT_ATTEMPT]), 0.0)
     ((rank, bundle),) = core.outgoing(0.0)
-    assert (rank, bundle) == (SCHEDULER_RANK, given_back(11))
+    assert (rank, bundle) == (SCHEDULER_RANK, [*given_back(11), m.SlotsChanged(0, 1)])
     core.receive(-1, e.SlotFinished(0, [1], [1], [0.1]), 0.0)
-    assert core.outgoing(0.0) == []
+    assert core.outgoing(0.0) == [(SCHEDULER_RANK, [m.SlotsChanged(0, 0)])]

@@ -190,7 +190,9 @@ def test_result_of_an_abandoned_run_does_not_count() -> None:
     env.turn(compute(A))
     assert env.ran() == [A]
     env.turn(m.CancelTasks([A], [1]))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 1)
     env.turn(finished(1))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 0)
     env.nothing_left()
     assert not env.core.state.has
 
@@ -201,10 +203,36 @@ def test_abandoned_run_and_a_new_attempt_of_the_same_task() -> None:
     assert env.ran() == [A]
     env.turn(m.CancelTasks([A], [1]), compute(A, attempt=2))
     assert env.ran() == [A]
+    assert env.take(m.SlotsChanged).abandoned == 1
     env.turn(finished(1))
+    assert env.take(m.SlotsChanged).abandoned == 0
     env.nothing_left()
     env.turn(finished(2, slot=1))
     assert env.take(m.TasksFinished).attempts == [2]
+
+
+def test_slots_count_as_abandoned_while_they_have_nothing_that_is_wanted() -> None:
+    env = WorkerEnvironment(slots=2)
+    env.core.state.durations[1] = 1e-6
+    env.turn(compute(A, B, C, D))
+    env.turn(m.CancelTasks([A, B], [1, 1]))  # C and D wait behind them
+    assert not [message for _, message in env.sent]
+    env.turn(e.SlotReturned(0, [3]))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 1)
+    env.turn(finished(1))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 0)
+
+
+def test_no_more_slots_count_as_abandoned_than_tasks_may_run() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    env.turn(e.SlotLent(0, True))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(1, 0)
+    env.turn(e.SlotStarted(1), compute(B))
+    env.turn(e.SlotLent(0, False))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 0)
+    env.turn(m.CancelTasks([A, B], [1, 1]))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 1)
 
 
 def test_started_tasks_are_not_given_back() -> None:
@@ -365,6 +393,7 @@ def test_long_chain_whose_first_value_is_not_made_is_given_up() -> None:
     env.turn(compute(1000), *(promised(key + 1, needs=[key], rank=RANK) for key in chain))
     assert env.ran() == [1000]
     env.turn(m.CancelTasks([1000], [1]))
+    env.take(m.SlotsChanged)
     assert [env.take(m.InputsMissing).key for _ in chain] == [key + 1 for key in chain]
     assert not env.sent
     assert not env.core.state.fetches
