@@ -72,10 +72,11 @@ class Config:
     scatter_bytes_min: int = 1 << 17
     #: A graph whose serialised tasks exceed this gives a warning that names the largest.
     large_graph_bytes: int = 10_000_000
-    #: Free segments kept for the next value, per worker: fresh memory is ten times slower.
+    #: Free segments kept for the next value, per worker: fresh memory is slower, ten times where
+    #: pages are small.
     segment_cache_bytes: int = 2 << 30
-    #: Values lie in pages of 2 MiB where the system permits that; copies are then up to eight times
-    #: as fast.
+    #: Values lie in pages of 2 MiB where the system permits that: the first write to memory takes
+    #: an eighth of the time then, and sending half.
     huge_pages: bool = True
     #: Ranks of one host use large values where they lie; False: they send each other copies.
     share_memory: bool = True

@@ -512,7 +512,7 @@ class ValuesMissing(Message):
 
 @dataclass(slots=True)
 class ValuesPushed(Message):
-    """Small results, for the client. Those `to_tell`: (key, size, seconds) for the scheduler."""
+    """Small results; the client tells the scheduler of the ends `to_tell`: (key, size, seconds)."""
 
     message_class = MessageClass.DATA
     keys: list[Key]

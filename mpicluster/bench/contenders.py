@@ -50,6 +50,11 @@ class Contender:
     cases: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this package, with some settings."""
+        return not self.module
+
 
 #: The others begin as their makers' launchers do.
 STARTED_AS_JOBS: Final = (NAME, "dask-mpi")
@@ -78,7 +83,7 @@ def launcher_words(ranks: int) -> list[str]:
 def command_of(contender: Contender, workers: int, options: Sequence[str]) -> list[str]:
     """Return the command that runs a contender with so many workers."""
     python = sys.executable
-    if not contender.module:
+    if contender.is_ours:
         ranks = str(workers + FIRST_WORKER_RANK)
         return [python, "-m", "mpicluster", "bench", "-n", ranks, *options, *contender.options]
     program = ["-m", "mpicluster.bench.peers", contender.name, "--slots", str(workers), *options]
@@ -92,7 +97,7 @@ def command_of(contender: Contender, workers: int, options: Sequence[str]) -> li
 def options_of(contender: Contender, request: Request, part: Path) -> list[str]:
     """Return the options that tell a contender what to measure."""
     options = ["--json", str(part)]
-    options += ["--level", request.level] if contender.module else [f"--{request.level}"]
+    options += [f"--{request.level}"] if contender.is_ours else ["--level", request.level]
     if request.only:
         options += ["--only", ",".join(request.only)]
     if request.repeat:
@@ -102,32 +107,35 @@ def options_of(contender: Contender, request: Request, part: Path) -> list[str]:
     return options
 
 
-def cases_of(contender: Contender, only: Sequence[str]) -> list[str] | None:
-    """Return the cases to name to a contender, [] for all, None if there are none for it.
+def choose_contenders(names: Sequence[str], only: Sequence[str]) -> dict[Contender, list[str]]:
+    """Return who takes part, each with the cases to name to it: none for all of them.
 
-    >>> cases_of(CONTENDERS[1], ["map", "fetch"]), cases_of(CONTENDERS[1], ["map"])
-    (['fetch'], None)
+    >>> both = ["mpicluster", "mpicluster-sent"]
+    >>> [cases for cases in choose_contenders(both, ["map", "fetch"]).values()]
+    [['map', 'fetch'], ['fetch']]
+    >>> [cases for cases in choose_contenders(both, ["map"]).values()]
+    [['map']]
     """
-    if not contender.cases or not only:
-        return list(contender.cases or only)
-    return [case for case in only if case in contender.cases] or None
+    inside = [name for name in only if name != LAUNCH]
+    chosen: dict[Contender, list[str]] = {}
+    for contender in CONTENDERS:
+        able = [case for case in inside if case in contender.cases] if contender.cases else inside
+        if contender.name in names and (able or not only):
+            chosen[contender] = able or list(contender.cases)
+    return chosen
 
 
 def run(request: Request, names: Sequence[str], workers: int) -> int:
     """Measure all contenders that are installed and write the table."""
     about = machine.describe()
     about["absent"] = {}
-    inside = [name for name in request.only if name != LAUNCH]
-    chosen = {
-        contender: cases for contender in CONTENDERS
-        if contender.name in names and (cases := cases_of(contender, inside)) is not None
-    } if inside or not request.only else {}
+    chosen = choose_contenders(names, request.only)
     rows: list[Row] = []
     status = 0
     made = tempfile.TemporaryDirectory(prefix="mpicluster-bench-")
     with made as folder, _watcher(len(chosen)) as watcher:
         for contender, cases in chosen.items():
-            if contender.module and find_spec(contender.module) is None:
+            if not contender.is_ours and find_spec(contender.module) is None:
                 about["absent"][contender.name] = "not installed"
                 continue
             part = Path(folder) / f"{contender.name}.json"
@@ -138,12 +146,13 @@ def run(request: Request, names: Sequence[str], workers: int) -> int:
             trouble = run_and_watch(command, limit_s, watcher, folder)
             if part.is_file():
                 part_about, part_rows = report.read_rows(part)
-                # All that start with MPI alone have measured that.
-                rows += [row for row in part_rows if not contender.cases or row.contender in names]
+                # Each of ours begins with MPI alone: what the first has measured is enough.
+                known = {(row.contender, row.case, row.size) for row in rows}
+                rows += [r for r in part_rows if (r.contender, r.case, r.size) not in known]
                 about.setdefault("cluster", part_about.get("cluster", ""))
             if trouble:
                 about["absent"][contender.name] = trouble
-                status = status if contender.module else 1
+                status = 1 if contender.is_ours else status
         if (request.level != "quick" and not request.only) or LAUNCH in request.only:
             ranks = RANKS[request.level]
             for name in STARTED_AS_JOBS:

@@ -206,7 +206,9 @@ def _open_standard_streams() -> None:
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (to the end)
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115  (to the end)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _check(promise: roles.Promise, check: Callable[[], T]) -> T:

@@ -58,8 +58,8 @@ def describe_world(world: WorldFacts) -> list[Finding]:
     ranks = world.ranks
     return [
         library(world.library), thread_level(world), *versions(ranks), *binding(ranks),
-        cores(ranks), *memory(ranks), *slots(ranks), *shared_memory(ranks), *scratch(ranks),
-        *limits(ranks),
+        cores(ranks), *memory(ranks), *slots(ranks), *shared_memory(ranks), *huge_pages(ranks),
+        *scratch(ranks), *limits(ranks),
     ]  # fmt: skip
 
 
@@ -67,8 +67,8 @@ def describe_host(facts: RankFacts) -> list[Finding]:
     """Return what is to be said about this machine where no rank answers for its host."""
     ranks = [facts]
     return [
-        cores(ranks), *memory(ranks), *slots(ranks), *shared_memory(ranks), *scratch(ranks),
-        *limits(ranks),
+        cores(ranks), *memory(ranks), *slots(ranks), *shared_memory(ranks), *huge_pages(ranks),
+        *scratch(ranks), *limits(ranks),
     ]  # fmt: skip
 
 
@@ -341,19 +341,32 @@ def shared_memory(ranks: Sequence[RankFacts]) -> list[Finding]:
                 "Remove old files from it; in a container make it larger, as with "
                 "--shm-size=1g, or share that of the host, as with --ipc=host.",
             )  # fmt: skip
-        if facts.small_pages:
-            return Finding(
-                "shared memory", Level.NOTE,
-                "Large values can be shared, but not in huge pages, so that writing and sending "
-                f"them takes two to eight times as long ({facts.small_pages}).",
-                "Allow user namespaces (sysctl user.max_user_namespaces; in a container also its "
-                "filter of system calls), or set huge_pages to false if that is as it should be.",
-            )  # fmt: skip
         return None
 
     free = in_bytes(min(facts.shm_free_bytes for facts in ranks))
     good = f"Large values can be shared; /dev/shm, which only MPI uses, has {free} free."
     return _judged(ranks, judge, Finding("shared memory", Level.GOOD, good))
+
+
+def huge_pages(ranks: Sequence[RankFacts]) -> list[Finding]:
+    """Can large values lie in huge pages? Nothing is said where they can, or are not to."""
+
+    def judge(facts: RankFacts) -> Finding | None:
+        if not facts.small_pages:
+            return None
+        return Finding(
+            "huge pages", Level.NOTE,
+            f"Values lie in small pages ({facts.small_pages}), so that the first write to a "
+            "worker's memory takes up to eight times as long, and sending up to twice.",
+            "If user namespaces are forbidden, an administrator can allow them (the sysctls "
+            "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+            "kernel.apparmor_restrict_unprivileged_userns; in a container its filter of system "
+            "calls). If all is as it should be, say so with huge_pages = false.",
+        )  # fmt: skip
+
+    if not any(facts.small_pages for facts in ranks):
+        return []
+    return _judged(ranks, judge, Finding("huge pages", Level.GOOD, "Values lie in huge pages."))
 
 
 def scratch(ranks: Sequence[RankFacts]) -> list[Finding]:

@@ -126,7 +126,8 @@ class SchedulerCore(FromClients):
 
     def next_deadline(self) -> float | None:
         """Return when to be called again if nothing arrives; None: not before a message."""
-        waits = self.state.idle and self.state.working and not self._stopping
+        state = self.state
+        waits = (state.idle or state.without_slots) and state.working and not self._stopping
         return self._next_balance if waits else None
 
     @property
@@ -373,12 +374,17 @@ class SchedulerCore(FromClients):
         if worker is not None:
             worker.slots += message.lent - worker.lent - message.abandoned + worker.abandoned
             worker.lent, worker.abandoned = message.lent, message.abandoned
+            if worker.slots:
+                self.state.without_slots.pop(worker, None)
+            else:
+                self.state.without_slots[worker] = None
             self.state.touched[worker] = None
 
     def _on_worker_stopped(self, source: Rank, _message: m.WorkerStopped) -> None:
         worker = self.state.workers.pop(source, None)
         if worker is not None:
             self.state.paused.pop(worker, None)
+            self.state.without_slots.pop(worker, None)
             self.client_attempts.worker_lost(source)
         self._running.pop(source, None)
         self._finish_stop()
@@ -418,7 +424,7 @@ class SchedulerCore(FromClients):
                 lifecycle.run_again(state, task, "worker lost")
         for queue in (
             state.idle, state.roomy, state.touched, state.to_free, state.to_cancel,
-            state.paused, state.last_resorts,
+            state.paused, state.last_resorts, state.without_slots,
         ):  # fmt: skip
             queue.pop(worker, None)
 

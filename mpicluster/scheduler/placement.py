@@ -142,7 +142,7 @@ def room(state: SchedulerState, worker: WorkerRecord, next_task: TaskRecord | No
 
     What those that it has are expected to take decides, and `next_task` as their fellow.
     """
-    if worker.paused:
+    if worker.paused or not worker.slots:
         return 0
     config, slots, total = state.config, worker.slots, len(worker.processing)
     count = total - worker.ahead
@@ -184,7 +184,7 @@ def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
         state.idle.setdefault(worker)
     else:
         state.idle.pop(worker, None)
-    if count <= slots or room(state, worker) > 0:
+    if (count <= slots and slots) or room(state, worker) > 0:
         state.roomy.setdefault(worker)
     else:
         state.roomy.pop(worker, None)

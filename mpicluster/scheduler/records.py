@@ -257,6 +257,8 @@ class SchedulerState:
         #: {worker: None} of paused workers, and of those that would take a task as a last resort.
         self.paused: dict[WorkerRecord, None] = {}
         self.last_resorts: dict[WorkerRecord, None] = {}
+        #: {worker: None} of workers all of whose slots are abandoned.
+        self.without_slots: dict[WorkerRecord, None] = {}
         #: Counts arrivals: the order of tasks with equal user priority.
         self.sequence = 0
         #: (now, cause, key, old state, new state) of the last changes.

@@ -5,6 +5,8 @@ to another worker only after the first one has answered that it has not started 
 runs twice.
 """
 
+from itertools import islice
+
 from mpicluster.scheduler.records import SchedulerState, TaskRecord, WorkerRecord
 
 #: At most this many tasks are asked back from one worker at a time.
@@ -12,8 +14,8 @@ STEAL_MAX = 1000
 
 
 def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
-    """Return the tasks that idle workers could start sooner than those that have them."""
-    chosen: dict[WorkerRecord, list[TaskRecord]] = {}
+    """Return the tasks that others could start sooner than the workers that have them."""
+    chosen = stuck_tasks(state) if state.without_slots else {}
     if len(state.ready) or not state.idle:
         return chosen
     # The first line says nothing that `waits_too_long` does not say, but of 10 000 workers that are
@@ -22,6 +24,7 @@ def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]
     behind = [
         worker for worker in state.working
         if (worker.last_progress < since or worker.duration_sum_s > limit_s * worker.slots)
+        and worker.slots
         and waiting_tasks(worker) > 0
         and waits_too_long(state, worker)
     ]  # fmt: skip
@@ -37,6 +40,23 @@ def choose_steals(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]
             chosen[worker] = tasks
             free_slots -= len(tasks)
     return chosen
+
+
+def stuck_tasks(state: SchedulerState) -> dict[WorkerRecord, list[TaskRecord]]:
+    """Return what has been given to workers whose slots are all abandoned, as it turned out then:
+    it is to wait with all others for the first free slot.
+    """
+    if len(state.without_slots) == len(state.workers):
+        return {}
+    stuck = {
+        worker: [
+            task for task in islice(worker.processing.values(), STEAL_MAX)
+            if not task.stealing and not task.ahead
+            and (task.group is None or len(task.group.workers) > 1)
+        ]
+        for worker in state.without_slots
+    }  # fmt: skip
+    return {worker: tasks for worker, tasks in stuck.items() if tasks}
 
 
 def waiting_tasks(worker: WorkerRecord) -> int:

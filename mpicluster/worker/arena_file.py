@@ -28,6 +28,8 @@ _HUGE_PAGE_BYTES: Final = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_si
 #: Where the child, and nobody else, sees its file system.
 _POINT: Final = "/tmp"
 _ANSWER_BYTES_MAX: Final = 1000
+#: Of `st_blocks` (stat(2)).
+_BLOCK_BYTES: Final = 512
 
 
 def open_arena_file(huge_pages: bool) -> tuple[int, str]:
@@ -50,6 +52,22 @@ def _from_child() -> tuple[int, str]:
         return -1, "the kernel has no huge pages"
     if size > _HUGE_PAGE_BYTES_MAX:
         return -1, f"the kernel's huge pages have {size >> 20} MiB"
+    try:
+        fd, reason = _ask_child()
+    except OSError as error:
+        return -1, f"no child can be started: {error.strerror}"
+    if reason:
+        return -1, reason
+    try:
+        reason = _try_file(fd, size)
+    except OSError as error:
+        reason = f"its file cannot be used: {error.strerror}"
+    if reason:
+        os.close(fd)
+    return fd, reason
+
+
+def _ask_child() -> tuple[int, str]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         _run_child(theirs)
@@ -64,7 +82,7 @@ def _from_child() -> tuple[int, str]:
 def _run_child(answers: socket.socket) -> None:
     """Have a child send its answer and end."""
     threads = list(Path("/proc/self/task").iterdir())
-    if len(threads) > 1:
+    if len(threads) > 1 or "mpi4py.MPI" in sys.modules:  # MPI may have registered memory
         command = [sys.executable, "-I", "-S", __file__, str(answers.fileno())]
         subprocess.run(command, pass_fds=[answers.fileno()], check=False)
         return
@@ -75,6 +93,25 @@ def _run_child(answers: socket.socket) -> None:
         os.waitpid(pid, 0)
 
 
+def _try_file(fd: int, huge_page_bytes: int) -> str:
+    """Return why a file cannot be an arena's, "" if it can."""
+    from mpicluster.worker.segments import punch_hole  # not there in the program that this is too
+
+    os.truncate(fd, 2 * huge_page_bytes)
+    os.pwrite(fd, b"x", 0)
+    given = os.fstat(fd).st_blocks * _BLOCK_BYTES
+    punch_hole(fd, 0, huge_page_bytes // 2)
+    left = os.fstat(fd).st_blocks * _BLOCK_BYTES
+    if given >= huge_page_bytes and left > huge_page_bytes // 2:
+        return "the kernel takes nothing less than a huge page back"
+    os.truncate(fd, 0)
+    try:  # as slots do, by a way that leads to no mount they see
+        os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"it cannot be opened again: {error.strerror}"
+    return ""
+
+
 def _be_child(answers: socket.socket) -> NoReturn:
     """Send the file, or what tells why there is none, and end."""
     try:
@@ -82,6 +119,8 @@ def _be_child(answers: socket.socket) -> NoReturn:
             fd = _open_on_own_file_system()
         except OSError as error:
             answers.send(f"{error.filename}: {error.strerror}".encode())
+        except Exception as error:  # noqa: BLE001  (whatever it is, there is another file)
+            answers.send(f"{type(error).__name__}: {error}".encode()[:_ANSWER_BYTES_MAX])
         else:
             socket.send_fds(answers, [b"file"], [fd])
     finally:

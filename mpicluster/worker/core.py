@@ -172,6 +172,7 @@ class WorkerCore:
                 break
         if tasks:
             self._effects.append(e.RunTasks(slot.index, tasks))
+            self._reports.slots_change |= bool(state.abandoned)
 
     def _ask_silent_slots(self, now: float) -> None:
         """Take waiting tasks back from a slot that needs longer than expected, and from one that
@@ -218,8 +219,11 @@ class WorkerCore:
             return None
         del self.state.running[ticket]
         if self.state.abandoned:
-            self.state.abandoned -= task.state is LocalState.ABANDONED
             self._reports.slots_change = True
+            if task.state is LocalState.ABANDONED:
+                self.state.abandoned -= 1
+        if slot.lent and not slot.tasks:
+            self._lend(slot, False)  # its task ended without saying that it goes on
         slot.expected_s -= self.state.durations.get(task.function, UNKNOWN_S)
         if not slot.tasks or slot.expected_s < 0:
             slot.expected_s = 0.0
@@ -316,8 +320,7 @@ class WorkerCore:
         for index, (key, attempt, function, priority, payload, push_to) in enumerate(rows):
             if key in tasks and tasks[key].attempt == CLIENT_ATTEMPT:
                 # Not the scheduler has sent it: its order to give it up may come after this.
-                self._drop_task(tasks[key])
-                self._give_back(key)
+                self._cancel(tasks[key])
             task = LocalTask(key, attempt, function, priority, payload)
             task.push_to = push_to
             tasks[key] = task
@@ -390,11 +393,14 @@ class WorkerCore:
         for key, attempt in zip(message.keys, message.attempts, strict=True):
             task = self.state.tasks.get(key)
             if task is not None and task.attempt == attempt:
-                if task.state is LocalState.EXECUTING:
-                    self._ask_back(self.state.slots[task.slot])  # most often it has not begun
-                self._drop_task(task)
-                if attempt == CLIENT_ATTEMPT:
-                    self._give_back(key)
+                self._cancel(task)
+
+    def _cancel(self, task: LocalTask) -> None:
+        if task.state is LocalState.EXECUTING:
+            self._ask_back(self.state.slots[task.slot])  # most often it has not begun
+        self._drop_task(task)
+        if task.attempt == CLIENT_ATTEMPT:
+            self._give_back(task.key)
 
     def _on_free_keys(self, message: m.FreeKeys, _now: float) -> None:
         # What came before this order must be reported as such: see `frees_seen`.

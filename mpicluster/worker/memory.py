@@ -21,9 +21,9 @@ class Usage:
 
     #: Values in memory.
     stored: NBytes
-    #: Free segments that are kept warm.
+    #: Free segments that are kept warm, and other pages that can go back to the system.
     warm: NBytes
-    #: This process, without shared memory.
+    #: This process, without shared memory but what of it cannot go back.
     rank: NBytes
     #: Each slot, without shared memory.
     slots: Mapping[int, NBytes]

@@ -55,6 +55,8 @@ class MemoryWatch:
         self._said_stuck = False
         #: Since when the worker has been paused and run nothing.
         self._rests_since = math.inf
+        #: What the arena had too much even after it was trimmed.
+        self._stays_nbytes: NBytes = 0
         self.usage = Usage(0, 0, 0, {})
 
     def is_due(self, now: float, busy: bool) -> bool:
@@ -87,6 +89,7 @@ class MemoryWatch:
             self._spill(decision.spill)
         if decision.trim:
             self._store.arena.trim()
+            self._stays_nbytes = self._store.arena.spare_nbytes
         self.paused = decision.paused
         self._note_rest(now, busy)
         self._say_if_stuck(now, busy or waiting)
@@ -95,10 +98,12 @@ class MemoryWatch:
         return self._end(decision.end_slot, pids[decision.end_slot])
 
     def _measure(self, pids: dict[int, int], measure: Callable[[int], NBytes]) -> Usage:
+        spare = self._store.arena.spare_nbytes
+        stays = min(spare, self._stays_nbytes)
         return Usage(
             stored=self._store.memory_nbytes,
-            warm=self._store.arena.warm_nbytes,
-            rank=measure(os.getpid()),
+            warm=spare - stays,
+            rank=measure(os.getpid()) + stays,
             slots={slot: measure(pid) for slot, pid in pids.items()},
         )
 

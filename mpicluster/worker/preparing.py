@@ -1,6 +1,7 @@
-"""What must a worker have before MPI is initialised?
+"""What must a worker have before its rank connects?
 
-Both come from children of its process, and forking one that runs MPI is not safe.
+Both come from children of its process. Where MPI is not initialised yet these can be forks, which
+is not safe later.
 """
 
 from collections.abc import Iterable

@@ -72,7 +72,7 @@ class SlotRecord:
 
     def is_abandoned(self) -> bool:
         """Return whether it has nothing but what nobody wants, and is not done with it."""
-        return bool(self.tasks) and not self.lent and all(
+        return bool(self.tasks) and all(
             task.state is LocalState.ABANDONED for task in self.tasks.values()
         )
 

@@ -66,9 +66,15 @@ class Reports:
         return messages
 
     def _look_at_slots(self, state: WorkerState) -> m.SlotsChanged:
-        """Return how many slots are lent and abandoned, of these no more than there are places:
-        slots that were started for waiting tasks stay, but do not count.
+        """Return how many slots wait with a task that is wanted, and how many places are taken by
+        what is not. Slots that were started for waiting tasks stay: there may be more than places.
         """
-        abandoned = sum(1 for slot in state.slots if slot.is_abandoned())
-        lent = sum(1 for slot in state.slots if slot.lent)
-        return m.SlotsChanged(lent, min(abandoned, self._places))
+        lent = abandoned = wanted = 0
+        for slot in state.slots:
+            if slot.is_abandoned():
+                abandoned += not slot.lent
+            elif slot.lent:
+                lent += 1
+            elif slot.tasks:
+                wanted += 1
+        return m.SlotsChanged(lent, min(abandoned, max(0, self._places - wanted)))

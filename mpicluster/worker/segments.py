@@ -14,6 +14,7 @@ let it go.
 import mmap
 import os
 from collections import defaultdict
+from contextlib import suppress
 from ctypes import CDLL, c_int, c_longlong, get_errno
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -25,6 +26,8 @@ CLOSED: Final = -1
 #: The arena's address space, as a multiple of the memory that the rank may use.
 ARENA_FACTOR: Final = 16
 ARENA_BYTES_MIN: Final = 1 << 36
+#: The last huge page may reach so far beyond the last segment.
+BEYOND_BYTES: Final = 4 << 20
 #: fallocate(2): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
 _PUNCH_HOLE: Final = 0x02 | 0x01
 
@@ -133,7 +136,8 @@ class Arena:
         os.truncate(self.fd, self.size)
         self._map = mmap.mmap(self.fd, self.size, flags=mmap.MAP_SHARED)
         # For a file of memfd_create: where the system permits it (shmem_enabled), it has them too.
-        self._map.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # it is a wish, which a kernel without huge pages refuses
+            self._map.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._map)
         self._cache_bytes = cache_bytes
         #: {capacity: [offset, ...]} of free segments whose pages are still there; the size
@@ -145,11 +149,21 @@ class Arena:
         self._end = 0
         #: Bytes of the segments in use.
         self.nbytes = 0
+        #: Segments have been freed since the last `trim`.
+        self._freed = False
 
     @property
     def warm_nbytes(self) -> int:
         """Bytes of free segments whose pages are kept."""
         return self._warm_bytes
+
+    @property
+    def spare_nbytes(self) -> int:
+        """Bytes of pages that no segment in use needs: those that are kept, and what lies beside
+        small segments in huge pages.
+        """
+        there = os.fstat(self.fd).st_blocks * 512
+        return max(self._warm_bytes, there - self.nbytes)
 
     @property
     def path(self) -> str:
@@ -215,6 +229,7 @@ class Arena:
             return
         capacity = segment.capacity
         self.nbytes -= capacity
+        self._freed = True
         if capacity > self._cache_bytes:
             self._punch(segment.offset, capacity)
             self._cold[capacity].append(segment.offset)
@@ -238,13 +253,29 @@ class Arena:
         self._cold[capacity].append(offset)
 
     def trim(self) -> None:
-        """Give the pages of all free segments back to the system."""
+        """Give the pages of all free segments back to the system.
+
+        Neighbours together, also those that have no pages of their own: a huge page that one of
+        them was given lies below the others too, and goes back as a whole.
+        """
+        if not self._freed:
+            return
+        self._freed = False
         for capacity, offsets in self._warm.items():
-            for offset in offsets:
-                self._punch(offset, capacity)
             self._cold[capacity].extend(offsets)
         self._warm.clear()
         self._warm_bytes = 0
+        start = end = 0
+        free = sorted(
+            (offset, capacity) for capacity, offsets in self._cold.items() for offset in offsets
+        )
+        for offset, capacity in [*free, (self._end, BEYOND_BYTES)]:
+            if offset != end:
+                if end > start:
+                    self._punch(start, end - start)
+                start = offset
+            end = offset + capacity
+        self._punch(start, end - start)
 
     def _punch(self, offset: int, nbytes: int) -> None:
         """Give the pages of a range back to the system."""

@@ -196,9 +196,10 @@ def renew_random_numbers() -> None:
 
     Python's own module does that by itself (os.register_at_fork), numpy's does not.
     """
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()
+    numpys = sys.modules.get("numpy.random")
+    if numpys is not None:
+        with contextlib.suppress(TypeError):  # a module has put another generator in its place
+            numpys.seed()
 
 
 def end_descendants() -> None:

@@ -85,25 +85,57 @@ def test_no_slot_draws_the_random_numbers_of_another(
     assert (ended.status, ended.stdout.splitlines()) == (0, ["[8, 8, 8]"]), ended
 
 
+@pytest.mark.parametrize("way", ["-m mpicluster", "initialize"])
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
 def test_ranks_that_have_no_input_or_output(
-    runner: Runner, program: Program, tmp_path: Path, closed: str
+    runner: Runner, program: Program, tmp_path: Path, closed: str, way: str
 ) -> None:
     found = tmp_path / "found"
+    start = "from mpicluster import initialize; initialize()" if way == "initialize" else ""
     script = program(
         f"""
-import os
+import os, subprocess
 from pathlib import Path
 from mpicluster import Client
+{start}
+def look():
+    subprocess.run(["true"], check=True)
+    print("a task can print")
+    return [os.readlink(f"/proc/self/fd/{{fd}}") for fd in (0, 1, 2)]
 with Client() as client:
-    inputs = client.submit(os.readlink, "/proc/self/fd/0").result(), os.readlink("/proc/self/fd/0")
-    Path({str(found)!r}).write_text(" ".join(inputs))
+    names = [*client.submit(look).result(), os.readlink("/proc/self/fd/0")]
+    Path({str(found)!r}).write_text("\\n".join(names))
 """
     )
-    line = f"exec {runner.environment.python} -m mpicluster {script} {closed}"
+    options = "-m mpicluster " * (way == "-m mpicluster")
+    line = f"exec {runner.environment.python} {options}{script} {closed}"
     ended = runner.raw_mpi(4, "sh", "-c", line)
     assert ended.status == 0, ended
-    assert found.read_text() == "/dev/null /dev/null"
+    streams = found.read_text().splitlines()
+    assert streams[0] == streams[3] == "/dev/null"
+    if ">&-" in closed.split():
+        assert streams[1] == "/dev/null"
+    if "2>&-" in closed.split():
+        assert streams[2] == "/dev/null"
+
+
+def test_a_task_that_secedes_and_ends_leaves_no_process_behind(
+    runner: Runner, program: Program
+) -> None:
+    script = program(
+        """
+import os
+from mpicluster import Client, secede
+def away():
+    secede()
+    return os.getpid()
+with Client() as client:
+    first, second = sorted(client.nthreads())
+    print(len({client.submit(away, pure=False, workers=[first]).result() for _ in range(12)}) <= 2)
+"""
+    )
+    ended = runner.mpi(4, script)
+    assert (ended.status, ended.stdout) == (0, "True\n"), ended
 
 
 @pytest.mark.parametrize(

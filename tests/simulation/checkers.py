@@ -143,7 +143,11 @@ def check_nothing_left(world: "World") -> None:
             places[f"requests of rank {rank}"] = core.requests
             places[f"queues of rank {rank}"] = core.fetch_queues
             places[f"promises of rank {rank}"] = core.promised
-            places[f"slots counted as abandoned of rank {rank}"] = state.workers[rank].abandoned
+            record = state.workers[rank]
+            places[f"slots counted as lent or abandoned of rank {rank}"] = (
+                record.lent or record.abandoned
+            )
+            places[f"workers without slots after rank {rank}"] = state.without_slots
     for name, content in places.items():
         assert not content, f"{name}: {content} is left though all was released"
 

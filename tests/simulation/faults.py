@@ -71,7 +71,7 @@ class Faults:
         for worker in self._alive():
             for slot in worker.slots:
                 if slot.lent:
-                    worker.lend(slot)
+                    worker.lend(slot, say=chance(self.world.choices, 50))
         for number, (graph, _, _) in self.script.graphs.items():
             client = self.world.clients[number]
             if not client.left:
@@ -135,7 +135,7 @@ class Faults:
     def _lend(self, slots: list[tuple[SimWorker, SimSlot]]) -> str:
         """A task begins to wait for tasks of its own, or goes on."""
         worker, slot = pick(self.world.choices, slots)
-        worker.lend(slot)
+        worker.lend(slot, say=not slot.lent or chance(self.world.choices, 50))
         return f"slot {slot.index} of worker {worker.rank} lent: {slot.lent}"
 
     def _lose_worker(self) -> str:

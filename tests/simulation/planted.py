@@ -59,7 +59,10 @@ BUGS: list[Bug] = [
         "wait for scattered values on their way to a lost worker", SchedulerCore._lose_scattered,
         "if rank in ranks", "if rank == -2",
     ),
-    Bug("place on a paused worker", placement.room, "if worker.paused:", "if False:"),
+    Bug(
+        "place on a paused worker", placement.room,
+        "if worker.paused or not worker.slots:", "if not worker.slots:",
+    ),
     Bug(
         "give a last resort what others could take", placement.use_last_resorts,
         "if len(state.paused) < len(state.workers):", "if False:",
@@ -93,8 +96,8 @@ BUGS: list[Bug] = [
         SchedulerCore._take_placed, "if worker is None:", "if False:",
     ),
     Bug(
-        "do not report a client's attempt that is cancelled", WorkerCore._on_cancel_tasks,
-        "if attempt == CLIENT_ATTEMPT:", "if False:",
+        "do not report a client's attempt that is cancelled", WorkerCore._cancel,
+        "if task.attempt == CLIENT_ATTEMPT:", "if False:",
     ),
     Bug(
         "let worker and client tell of the same end", WorkerCore._on_slot_finished,
@@ -103,6 +106,10 @@ BUGS: list[Bug] = [
     Bug(
         "do not tell that abandoned slots are free again", WorkerCore._leave_slot,
         "self._reports.slots_change = True", "pass",
+    ),
+    Bug(
+        "let the slot of a task that has ended be lent", WorkerCore._leave_slot,
+        "if slot.lent and not slot.tasks:", "if False:",
     ),
     Bug(
         "forget an end that the scheduler has not heard of", Untold.take,

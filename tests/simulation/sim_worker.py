@@ -274,10 +274,11 @@ class SimWorker:
         runs, kind = self.world.tally.executions[run.key], self.world.plan.specs[run.key].kind
         return kind == "flaky" or runs % 2 == 0
 
-    def lend(self, slot: SimSlot) -> None:
-        """Let the task of a slot wait for others, or go on."""
+    def lend(self, slot: SimSlot, say: bool = True) -> None:
+        """Let the task of a slot wait for others, or go on, with or without a word about it."""
         slot.lent = not slot.lent
-        slot.sent.append(e.SlotLent(slot.index, slot.lent))
+        if say:
+            slot.sent.append(e.SlotLent(slot.index, slot.lent))
 
     def end_slot(self, slot: SimSlot) -> None:
         """Let a slot's process end; what it had finished and not reported is gone."""

@@ -1,5 +1,6 @@
 """Files in memory for arenas: with huge pages where the system permits them, whoever opens them."""
 
+import errno
 import mmap
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -89,6 +91,49 @@ def test_its_pages_go_back_to_the_system(fd: int) -> None:
     second.let_go()
     assert os.fstat(fd).st_blocks == 0
     arena.close()
+
+
+def test_small_segments_that_are_free_leave_no_huge_pages_behind(fd: int) -> None:
+    """Each lay in a page that the first of them had been given, and gave only its own part back."""
+    fd = os.dup(fd)
+    nbytes = 64 << 10
+    arena = Arena(1 << 30, 0, fd)
+    segments = [arena.allocate(nbytes) for _ in range(100)]
+    for segment in segments:
+        segment.view()[:] = b"x" * nbytes
+    arena.trim()
+    kept = segments[::9]
+    for segment in segments:
+        if segment not in kept:
+            segment.let_go()
+    arena.trim()
+    assert os.fstat(fd).st_blocks * 512 == len(kept) * nbytes
+    assert arena.spare_nbytes == 0
+    assert all(bytes(segment.view()) == b"x" * nbytes for segment in kept)
+    for segment in kept:
+        segment.let_go()
+    arena.trim()
+    last = arena.allocate(nbytes)  # a whole huge page is given for it
+    last.view()[:] = b"x" * nbytes
+    assert arena.spare_nbytes == os.fstat(fd).st_blocks * 512 - nbytes > 0
+    last.let_go()
+    arena.trim()
+    assert os.fstat(fd).st_blocks == arena.spare_nbytes == 0
+    arena.close()
+
+
+def test_a_file_is_tried_before_it_is_used(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = int(arena_file._HUGE_PAGE_BYTES.read_text())
+    assert arena_file._try_file(fd, size) == ""
+    assert (os.fstat(fd).st_size, os.fstat(fd).st_blocks) == (0, 0)
+    refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        why = arena_file._try_file(fd, size)
+    assert why == "it cannot be opened again: Permission denied"
+    monkeypatch.setattr("mpicluster.worker.segments.punch_hole", lambda *_: None)
+    why = arena_file._try_file(fd, size)
+    assert why == "the kernel takes nothing less than a huge page back"
 
 
 def test_a_process_with_threads_does_not_fork(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:

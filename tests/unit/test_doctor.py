@@ -390,10 +390,11 @@ def test_a_slot_and_an_arena_are_really_tried() -> None:
 
 
 def test_values_in_small_pages() -> None:
-    found = only(f.shared_memory([rank(small_pages="unshare: Operation not permitted")]))
+    found = only(f.huge_pages([rank(small_pages="unshare: Operation not permitted")]))
     assert found.level is Level.NOTE
     assert "(unshare: Operation not permitted)" in found.found
-    assert "huge_pages" in found.advice
+    assert "huge_pages = false" in found.advice
+    assert f.huge_pages([rank()]) == []
 
 
 def test_a_slot_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

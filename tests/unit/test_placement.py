@@ -215,3 +215,39 @@ def test_workers_whose_slots_are_all_abandoned() -> None:
                 env.say(rank, m.TasksFinished([task.key], [task.attempt], [1], [0.1]))
     assert not waiting
     assert not env.core.state.working
+
+
+def test_a_worker_without_slots_gets_nothing_and_keeps_nothing() -> None:
+    """It got the second of a thousand tasks, and kept it until all others had begun."""
+    env = SchedulerEnvironment(workers=2)
+    env.submit("a")
+    env.take(4, m.DefineFunctions)
+    assert env.take(4, m.ComputeTasks).keys == [env.key("a")]
+    env.say(CLIENT, m.CancelKeys([env.key("a")], force=False))
+    env.submit("b")  # before it is known that the slot goes on
+    assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
+    env.say(4, m.SlotsChanged(0, 1))
+    env.sent.clear()
+    env.submit(*(f"t{number}" for number in range(20)))
+    assert not env.core.state.workers[4].processing.keys() - {env.key("b")}
+    assert len(env.core.state.ready)
+    env.now += env.core.config.balance_interval_s
+    env.decide()
+    assert env.take(4, m.StealTasks).keys == [env.key("b")]
+    env.say(4, m.TasksYielded([env.key("b")], [1], []))
+    env.sent.clear()
+    (first, *_) = env.core.state.workers[3].processing.values()
+    env.say(3, m.TasksFinished([first.key], [1], [1], [0.1]))
+    assert env.take(3, m.ComputeTasks).keys[0] == env.key("b")
+
+
+def test_tasks_of_the_only_worker_stay_though_it_has_no_slots() -> None:
+    env = SchedulerEnvironment(workers=1)
+    env.submit("a")
+    env.say(CLIENT, m.CancelKeys([env.key("a")], force=False))
+    env.submit("b")
+    env.say(3, m.SlotsChanged(0, 1))
+    env.sent.clear()
+    env.now += env.core.config.balance_interval_s
+    env.decide()
+    env.nothing_left()

@@ -235,6 +235,47 @@ def test_no_more_slots_count_as_abandoned_than_tasks_may_run() -> None:
     assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 1)
 
 
+def test_a_task_that_ends_while_its_slot_is_lent_gives_it_back() -> None:
+    """After `secede` without `rejoin` the slot was used no more, and each time one was added."""
+    env = WorkerEnvironment()
+    for ticket in (1, 2):
+        env.turn(compute(A, attempt=ticket))
+        assert env.ran() == [A]
+        env.turn(e.SlotLent(0, True))
+        assert env.take(m.SlotsChanged) == m.SlotsChanged(1, 0)
+        if ticket == 1:
+            assert env.effect(e.StartSlot).slot == 1
+            env.turn(e.SlotStarted(1))
+        env.turn(finished(ticket))
+        env.take(m.TasksFinished)
+        assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 0)
+    assert len(env.core.state.slots) == 2
+    env.nothing_left()
+
+
+def test_a_lent_slot_counts_for_no_task_that_nobody_wants() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    env.turn(e.SlotLent(0, True))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(1, 0)
+    env.turn(m.CancelTasks([A], [1]))
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 0)
+
+
+def test_a_further_slot_that_is_abandoned_takes_no_place_from_a_task_that_runs() -> None:
+    env = WorkerEnvironment()
+    env.turn(compute(A))
+    env.turn(e.SlotLent(0, True))
+    env.turn(e.SlotStarted(1), compute(B))
+    env.turn(e.SlotLent(0, False))
+    env.sent.clear()
+    env.turn(m.CancelTasks([B], [1]))
+    assert not env.sent
+    env.turn(finished(1))
+    env.take(m.TasksFinished)
+    assert env.take(m.SlotsChanged) == m.SlotsChanged(0, 1)
+
+
 def test_started_tasks_are_not_given_back() -> None:
     env = WorkerEnvironment()
     env.turn(compute(A, B))
