@@ -13,6 +13,7 @@ from itertools import islice
 from mpicluster.scheduler.ahead import next_ahead
 from mpicluster.scheduler.lifecycle import leave_queue, start_processing
 from mpicluster.scheduler.records import (
+    OPEN_GRAPH,
     PRIORITY_SHIFT,
     OptionsGroup,
     ReadyQueue,
@@ -260,10 +261,54 @@ def spread_over_idle(
     the longest idle begins, as it does where there are more tasks.
     """
     ready, idle = state.ready, state.idle
+    if len(ready) >= 2 * len(idle) and has_siblings(state, ready.first()):
+        keep_siblings_together(state, assigned)
+        return
     alone = len(ready) == 1
     while idle and (tasks := ready.take_some(1)):
         worker, _ = idle.popitem(last=alone and is_light(next(reversed(idle))))
         give(state, tasks, worker, assigned)
+        note_room(state, worker)
+
+
+def has_siblings(state: SchedulerState, task: TaskRecord | None) -> bool:
+    """Return whether the task behind this one is likely to be needed with it, and will go out as
+    the only one ahead of a worker's slots, since tasks are long or nobody knows.
+    """
+    if task is None or task.function is None or not is_input(task):
+        return False
+    return task.function.duration_s >= state.config.prefetch_s
+
+
+def is_input(task: TaskRecord) -> bool:
+    """Return whether other tasks need a value. They may not have come yet, but what no client wants
+    is there for them.
+    """
+    wanted_by = task.wanted_by
+    return bool(task.dependents) or not wanted_by or wanted_by[0] == OPEN_GRAPH
+
+
+def keep_siblings_together(
+    state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]
+) -> None:
+    """Give every free slot one task and every worker one ahead, those that follow each other to the
+    same: what needs them finds them in one place.
+
+    One by one they would all lie apart. Not while another worker would get none for it, nor where
+    the user has said what is more urgent.
+    """
+    ready, idle = state.ready, state.idle
+    needed = sum(worker.free_slots() for worker in idle)
+    while idle and (first := ready.first()) is not None:
+        worker, _ = idle.popitem(last=False)
+        count = worker.free_slots()
+        needed -= count
+        if len(ready) - count > needed and is_input(first):
+            count = room_for(worker, first, count + 1)
+        last_as_urgent = ((first.priority >> PRIORITY_SHIFT) + 1 << PRIORITY_SHIFT) - 1
+        tasks = ready.take_some(count, last_as_urgent)
+        give(state, tasks, worker, assigned)
+        needed += max(0, worker.free_slots())
         note_room(state, worker)
 
 

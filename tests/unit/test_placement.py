@@ -251,3 +251,58 @@ def test_tasks_of_the_only_worker_stay_though_it_has_no_slots() -> None:
     env.now += env.core.config.balance_interval_s
     env.decide()
     env.nothing_left()
+
+
+def test_siblings_go_to_the_same_worker() -> None:
+    """One by one they were spread over the workers, and each next task had to fetch an input."""
+    env = SchedulerEnvironment(workers=3)
+    names = [f"t{number}" for number in range(6)]
+    keys = [env.key(name) for name in (*names, "sum0", "sum1", "sum2")]
+    inputs: list[list[int]] = [*([] for _ in names), keys[0:2], keys[2:4], keys[4:6]]
+    env.say(CLIENT, m.SubmitTasks(
+        keys, [1] * 9, [b""] * 9, inputs, bytes([0] * 6 + [1] * 3), None, 0
+    ))  # fmt: skip
+    given = [env.take(rank, m.ComputeTasks).keys for rank in (3, 4, 5)]
+    assert given == [keys[0:2], keys[2:4], keys[4:6]]
+    for rank, pair in zip((3, 4, 5), given, strict=True):
+        env.say(rank, m.TasksFinished(pair, [1, 1], [NBYTES, NBYTES], [0.1, 0.1]))
+        message = env.take(rank, m.ComputeTasks)
+        assert (len(message.keys), message.holders) == (1, [])
+
+
+def test_siblings_are_known_before_what_needs_them_has_come() -> None:
+    """A client sends a large graph in parts, the first of which may hold only its leaves."""
+    env = SchedulerEnvironment(workers=2)
+    for wanted in (False, True):
+        names = [f"{wanted}{number}" for number in range(4)]
+        env.submit(*names, wanted=wanted, graph=1)
+        given = [env.take(rank, m.ComputeTasks).keys for rank in (3, 4)]
+        keys = [env.key(name) for name in names]
+        assert given == ([keys[:2], keys[2:]] if not wanted else [keys[0::2], keys[1::2]])
+        for rank, found in zip((3, 4), given, strict=True):
+            env.say(rank, m.TasksFinished(found, [1, 1], [1, 1], [0.5, 0.5]))
+
+
+def test_siblings_leave_no_worker_without_a_task() -> None:
+    env = SchedulerEnvironment(workers=3, slots=2)
+    names = [f"t{number}" for number in range(7)]
+    keys = [env.key(name) for name in (*names, "sum")]
+    inputs: list[list[int]] = [*([] for _ in names), keys[:-1]]
+    env.say(CLIENT, m.SubmitTasks(keys, [1] * 8, [b""] * 8, inputs, bytes([0] * 7 + [1]), None, 0))
+    given = [env.take(rank, m.ComputeTasks).keys for rank in (3, 4, 5)]
+    assert [len(found) for found in given] == [3, 2, 2]
+
+
+def test_what_is_urgent_does_not_wait_for_its_siblings() -> None:
+    env = SchedulerEnvironment(workers=2)
+    env.say(3, m.WorkerPaused(True))
+    env.say(4, m.WorkerPaused(True))
+    for name, priority in (("a", 1), ("b", 0), ("c", 0), ("d", 0)):
+        env.submit(name, options=TaskOptions(priority=priority))
+    env.submit("e", needs=["a", "b", "c", "d"])
+    env.sent.clear()
+    env.say(3, m.WorkerPaused(False), decide=False)
+    env.say(4, m.WorkerPaused(False))
+    urgent, others = (env.take(rank, m.ComputeTasks).keys for rank in (3, 4))
+    assert urgent[0] == env.key("a")
+    assert others[0] == env.key("b")
