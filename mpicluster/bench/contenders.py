@@ -219,9 +219,17 @@ def main(words: Sequence[str] | None = None) -> int:
             "matplotlib is missing, which draws the plot. Install it (pip install "
             "'mpicluster[bench]') or say --plot ''."
         )
+    chosen = arguments.contenders.split(",")
+    unknown = [name for name in chosen if name not in names.split(",")]
+    if unknown or not (choose_contenders(chosen, request.only) or LAUNCH in request.only):
+        raise MpiclusterError(
+            f"Nobody is left to measure with --contenders {arguments.contenders} and --only "
+            f"{arguments.only or 'nothing'}. Known contenders are {names}, of which "
+            f"{NAME_SENT} has only the cases {', '.join(CONTENDERS[1].cases)}."
+        )
     signal.signal(signal.SIGTERM, _terminate)  # what was started must end with this program
     started = time.monotonic()
-    status = run(request, arguments.contenders.split(","), arguments.workers)
+    status = run(request, chosen, arguments.workers)
     say(f"measured in {time.monotonic() - started:.0f} s")
     return status
 

@@ -14,7 +14,7 @@ from mpicluster.doctor.findings import Finding, Level, count
 #: The order in which people would look.
 TOPICS: Final = (
     "settings", "MPI", "launcher", "ranks", "threads", "versions", "binding", "cores", "memory",
-    "slots", "shared memory", "scratch", "limits", "latency", "network", "clocks",
+    "slots", "shared memory", "huge pages", "scratch", "limits", "latency", "network", "clocks",
 )  # fmt: skip
 _COLOURS: Final = {Level.GOOD: "green", Level.NOTE: "yellow", Level.PROBLEM: "bold red"}
 #: Where no terminal says how wide it is.

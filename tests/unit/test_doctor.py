@@ -394,6 +394,7 @@ def test_values_in_small_pages() -> None:
     assert found.level is Level.NOTE
     assert "(unshare: Operation not permitted)" in found.found
     assert "huge_pages = false" in found.advice
+    assert report.in_order([found]) == [found]  # of a topic that has its place
     assert f.huge_pages([rank()]) == []
 
 

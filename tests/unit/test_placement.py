@@ -168,8 +168,8 @@ def test_a_last_resort_takes_what_others_have_no_resources_for() -> None:
     assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
 
 
-def test_what_waits_behind_an_abandoned_run_goes_to_who_is_idle() -> None:
-    """The slot counted as free: the next task waited there, and nobody took it away."""
+def with_a_task_behind_an_abandoned_run() -> SchedulerEnvironment:
+    """Return two workers of which 4 goes on with "a", which was cancelled, and has "b" too."""
     env = SchedulerEnvironment(workers=2)
     env.submit("a")
     env.take(4, m.DefineFunctions)
@@ -178,6 +178,12 @@ def test_what_waits_behind_an_abandoned_run_goes_to_who_is_idle() -> None:
     env.submit("b")  # the worker has not answered: its slot may be free
     assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
     env.say(4, m.SlotsChanged(0, 1))
+    return env
+
+
+def test_what_waits_behind_an_abandoned_run_goes_to_who_is_idle() -> None:
+    """The slot counted as free: the next task waited there, and nobody took it away."""
+    env = with_a_task_behind_an_abandoned_run()
     env.submit("c")
     assert env.take(3, m.ComputeTasks).keys == [env.key("c")]
     env.finish("c", 3)
@@ -219,14 +225,7 @@ def test_workers_whose_slots_are_all_abandoned() -> None:
 
 def test_a_worker_without_slots_gets_nothing_and_keeps_nothing() -> None:
     """It got the second of a thousand tasks, and kept it until all others had begun."""
-    env = SchedulerEnvironment(workers=2)
-    env.submit("a")
-    env.take(4, m.DefineFunctions)
-    assert env.take(4, m.ComputeTasks).keys == [env.key("a")]
-    env.say(CLIENT, m.CancelKeys([env.key("a")], force=False))
-    env.submit("b")  # before it is known that the slot goes on
-    assert env.take(4, m.ComputeTasks).keys == [env.key("b")]
-    env.say(4, m.SlotsChanged(0, 1))
+    env = with_a_task_behind_an_abandoned_run()
     env.sent.clear()
     env.submit(*(f"t{number}" for number in range(20)))
     assert not env.core.state.workers[4].processing.keys() - {env.key("b")}
