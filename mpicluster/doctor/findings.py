@@ -349,7 +349,7 @@ def shared_memory(ranks: Sequence[RankFacts]) -> list[Finding]:
 
 
 def huge_pages(ranks: Sequence[RankFacts]) -> list[Finding]:
-    """Can large values lie in huge pages? Nothing is said where they can, or are not to."""
+    """Can large values lie in huge pages?"""
 
     def judge(facts: RankFacts) -> Finding | None:
         if not facts.small_pages:
@@ -364,9 +364,8 @@ def huge_pages(ranks: Sequence[RankFacts]) -> list[Finding]:
             "calls). If all is as it should be, say so with huge_pages = false.",
         )  # fmt: skip
 
-    if not any(facts.small_pages for facts in ranks):
-        return []
-    return _judged(ranks, judge, Finding("huge pages", Level.GOOD, "Values lie in huge pages."))
+    good = "Values lie in huge pages, unless huge_pages is false."
+    return _judged(ranks, judge, Finding("huge pages", Level.GOOD, good))
 
 
 def scratch(ranks: Sequence[RankFacts]) -> list[Finding]:

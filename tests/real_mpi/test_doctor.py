@@ -13,7 +13,7 @@ pytestmark = pytest.mark.real_mpi
 TIMEOUT = ("--timeout", "15")
 ALL_TOPICS = {
     "MPI", "ranks", "threads", "versions", "binding", "cores", "memory", "slots", "shared memory",
-    "scratch", "limits", "latency",
+    "huge pages", "scratch", "limits", "latency",
 }  # fmt: skip
 
 
