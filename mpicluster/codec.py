@@ -1,7 +1,8 @@
 """How does a message become bytes, and bytes a message?
 
-On the wire a message is a msgpack array, its class's number first and its fields in order; a bundle
-is an array of messages. Used between ranks and between a worker and its slots.
+On the wire a message is a msgpack array of two: the number of its class, and the array of its
+fields in their order. A bundle is an array of messages. Used between ranks and between a worker and
+its slots.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,16 +28,20 @@ class Codec:
 
     def __init__(self, classes: Sequence[type[Any]]) -> None:
         self.classes = tuple(classes)
-        self._codes = {found: code for code, found in enumerate(self.classes)}
-        self._rows = {found: _row_maker(field_names(found)) for found in self.classes}
+        #: {class: (number, what makes the array of fields)}.
+        self._kinds = {
+            found: (code, _row_maker(field_names(found))) for code, found in enumerate(classes)
+        }
         self._pack = _make_pack()
 
     def encode(self, messages: Iterable[Any]) -> bytes:
         """Return the wire form of messages, in their order."""
-        codes, rows = self._codes, self._rows
-        packed: bytes = self._pack(
-            [(codes[type(message)], *rows[type(message)](message)) for message in messages]
-        )
+        kinds = self._kinds
+        rows = []
+        for message in messages:
+            code, row = kinds[type(message)]
+            rows.append((code, row(message)))
+        packed: bytes = self._pack(rows)
         if len(packed) > _PACKED_BYTES_MAX:
             self._pack = _make_pack()
         return packed
@@ -46,7 +51,7 @@ class Codec:
         classes = self.classes
         try:
             rows = msgpack.unpackb(bundle, strict_map_key=False)
-            return [classes[row[0]](*row[1:]) for row in rows]
+            return [classes[code](*row) for code, row in rows]
         except (IndexError, TypeError, ValueError) as error:
             raise ProtocolError(
                 f"A bundle of {len(bundle)} bytes cannot be decoded ({error}). All ranks must run "

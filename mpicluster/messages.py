@@ -2,8 +2,8 @@
 
 Every message is declared here once, grouped by direction; the docstrings are the protocol text.
 Commands are imperative, reports are past participles. Many tasks travel in one message as
-columns: entry i of every column belongs to task i. On the wire a message is a msgpack array, its
-code first and its fields in order; a bundle is an array of messages to one rank.
+columns: entry i of every column belongs to task i. On the wire a message is a msgpack array of its
+code and the array of its fields in order; a bundle is an array of messages to one rank.
 
 Three classes, the highest of a bundle being its tag: ADMIN (states, sizes, commands), TASK (the
 functions and arguments inside are pickles that the scheduler never opens) and DATA (values).

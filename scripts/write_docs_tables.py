@@ -289,8 +289,8 @@ What the ranks tell each other. Commands are imperative (`ComputeTasks`), report
 participles (`TasksFinished`). Many tasks travel in one message as columns: entry *i* of every
 column belongs to task *i*.
 
-On the wire a message is a msgpack array: its code, then its fields in order. A bundle is an array
-of messages to one rank. The highest class in a bundle is its MPI tag:
+On the wire a message is a msgpack array of its code and the array of its fields. A bundle is an
+array of messages to one rank. The highest class in a bundle is its MPI tag:
 
 - **admin** (tag 1): states, sizes, commands;
 - **task** (tag 2): functions and arguments, as pickles that the scheduler never opens;

@@ -36,7 +36,7 @@ def next_ahead(
     promise_s = config.promise_s
     todo: deque[TaskRecord] = deque()
     for worker in begin:
-        if not is_full(worker):
+        if worker.processing and not is_full(worker):
             todo.extend(islice(reversed(worker.processing.values()), LOOKED_AT_MAX))
     while todo:
         task = todo.popleft()

@@ -164,12 +164,13 @@ def check_worker(state: SchedulerState, worker: WorkerRecord, decided: bool) -> 
     if decided:
         takes = not worker.paused
         idle = takes and worker.free_slots() > 0
-        expect((worker in state.idle) == idle, worker, f"idle is {not idle}")
+        expect((worker in state.idle) == idle == worker.is_idle, worker, f"idle is {not idle}")
         roomy = takes and room(state, worker) > 0
         # One that got all that is fair comes back when it has finished something.
         served = len(worker.processing) - worker.ahead > worker.slots
         known = worker in state.roomy
         expect(known == roomy or (roomy and served), worker, f"roomy is {not roomy}")
+        expect(known == worker.is_roomy, worker, f"it says that roomy is {not known}")
 
 
 def expect(holds: bool, worker: WorkerRecord, text: str) -> None:
@@ -220,7 +221,9 @@ def check_queues(state: SchedulerState, decided: bool) -> None:
 
 def expect_empty(state: SchedulerState) -> None:
     """Check that a decision has emptied what it empties."""
-    for name in ("fresh", "touched", "to_free", "to_cancel", "finished_for", "erred_for"):
+    for name in (
+        "measured", "fresh", "touched", "to_free", "to_cancel", "finished_for", "erred_for",
+    ):  # fmt: skip
         left = getattr(state, name)
         if left:
             raise InvariantError(f"SchedulerState.{name} is not empty after a decision: {left}")

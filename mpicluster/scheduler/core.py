@@ -28,7 +28,6 @@ from mpicluster.scheduler.reasons import (
     no_worker_left_error,
 )
 from mpicluster.scheduler.records import (
-    FunctionRecord,
     TaskRecord,
     TaskState,
     WorkerRecord,
@@ -92,6 +91,9 @@ class SchedulerCore(FromClients):
         """
         state = self.state
         state.now = now
+        for function in state.measured:
+            function.update_means()
+        state.measured = {}
         assigned: dict[WorkerRecord, list[TaskRecord]] = {}
         if not self._stopping:
             if self._some_lost:
@@ -226,7 +228,7 @@ class SchedulerCore(FromClients):
         worker.last_progress = state.now
         if worker.freed:
             forget_seen(worker, message.frees_seen)
-        measured: dict[FunctionRecord | None, list[float]] = {}
+        function = None
         rows = zip(message.keys, message.attempts, message.sizes, message.durations, strict=True)
         for key, attempt, nbytes, duration_s in rows:
             if attempt == CLIENT_ATTEMPT and self.client_attempts.is_early(
@@ -237,17 +239,15 @@ class SchedulerCore(FromClients):
             if task is None or task.attempt != attempt or task.processing_on is not worker:
                 self._take_copy(worker, key, nbytes)
                 continue
-            sums = measured.get(task.function)
-            if sums is None:
-                sums = measured[task.function] = [0, 0.0, 0]
-            sums[0] += 1
-            sums[1] += duration_s
-            sums[2] += nbytes
+            if task.function is not None:
+                if task.function is not function:
+                    function = task.function
+                    state.measured[function] = None
+                function.finished += 1
+                function.duration_s_total += duration_s
+                function.nbytes_total += nbytes
             lifecycle.stop_processing(state, task)
             lifecycle.put_in_memory(state, task, worker, nbytes, "finished")
-        for function, (count, seconds, size) in measured.items():
-            if function is not None:
-                measure(function, int(count), seconds, int(size))
 
     def _take_copy(self, worker: WorkerRecord, key: Key, nbytes: NBytes) -> None:
         """A worker has a value that no attempt of now has made: a late one, or one fetched."""
@@ -383,8 +383,7 @@ class SchedulerCore(FromClients):
     def _on_worker_stopped(self, source: Rank, _message: m.WorkerStopped) -> None:
         worker = self.state.workers.pop(source, None)
         if worker is not None:
-            self.state.paused.pop(worker, None)
-            self.state.without_slots.pop(worker, None)
+            self._leave_queues(worker)
             self.client_attempts.worker_lost(source)
         self._running.pop(source, None)
         self._finish_stop()
@@ -422,11 +421,16 @@ class SchedulerCore(FromClients):
         for task in list(worker.processing.values()):
             if task.processing_on is worker:
                 lifecycle.run_again(state, task, "worker lost")
+        self._leave_queues(worker)
+
+    def _leave_queues(self, worker: WorkerRecord) -> None:
+        state = self.state
         for queue in (
             state.idle, state.roomy, state.touched, state.to_free, state.to_cancel,
             state.paused, state.last_resorts, state.without_slots,
         ):  # fmt: skip
             queue.pop(worker, None)
+        worker.is_idle = worker.is_roomy = False
 
     def _lose_scattered(self, rank: Rank) -> None:
         """Values that were on their way to a lost worker, or from one, may never arrive."""
@@ -451,20 +455,3 @@ def forget_seen(worker: WorkerRecord, frees_seen: int) -> None:
         if freed[key] > frees_seen:
             return
         del freed[key]
-
-
-def measure(function: FunctionRecord, count: int, seconds: float, nbytes: NBytes) -> None:
-    """Update what is known of a function by the sums over some of its tasks.
-
-    Quickly towards shorter, slowly towards longer: the first call of a function pays for imports,
-    so it tells little about the next ones.
-    """
-    known_s, mean_s = function.duration_s, seconds / count
-    share = 0.5 if mean_s < known_s or not function.finished else 0.1
-    function.duration_s = known_s + (1 - (1 - share) ** count) * (mean_s - known_s)
-    function.finished += count
-    function.duration_s_total += seconds
-    function.nbytes_total += nbytes
-    difference = nbytes // count - function.nbytes_mean
-    if difference:
-        function.nbytes_mean += int((1 - 0.5**count) * difference) or (1 if difference > 0 else -1)

@@ -171,24 +171,25 @@ def room_for(worker: WorkerRecord, task: TaskRecord, room: int) -> int:
 
 def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
     """Keep the worker's place among the idle, the roomy ones and the last resorts true."""
-    there = worker.rank in state.workers
-    if there and worker.last_resort and worker.runs_nothing():
+    if worker.last_resort and worker.runs_nothing():
         state.last_resorts[worker] = None
-    else:
+    elif state.last_resorts:
         state.last_resorts.pop(worker, None)
-    if not there or worker.paused:
-        state.idle.pop(worker, None)
-        state.roomy.pop(worker, None)
-        return
-    count, slots = len(worker.processing) - worker.ahead, worker.slots
-    if count - worker.stealing < slots:
-        state.idle.setdefault(worker)
-    else:
-        state.idle.pop(worker, None)
-    if (count <= slots and slots) or room(state, worker) > 0:
-        state.roomy.setdefault(worker)
-    else:
-        state.roomy.pop(worker, None)
+    count, slots, takes = len(worker.processing) - worker.ahead, worker.slots, not worker.paused
+    idle = takes and count - worker.stealing < slots
+    if idle != worker.is_idle:
+        worker.is_idle = idle
+        if idle:
+            state.idle[worker] = None
+        else:
+            del state.idle[worker]
+    roomy = takes and slots > 0 and (count <= slots or room(state, worker) > 0)
+    if roomy != worker.is_roomy:
+        worker.is_roomy = roomy
+        if roomy:
+            state.roomy[worker] = None
+        else:
+            del state.roomy[worker]
 
 
 # --- assignment ------------------------------------------------------------------------------
@@ -267,6 +268,7 @@ def spread_over_idle(
     alone = len(ready) == 1
     while idle and (tasks := ready.take_some(1)):
         worker, _ = idle.popitem(last=alone and is_light(next(reversed(idle))))
+        worker.is_idle = False
         give(state, tasks, worker, assigned)
         note_room(state, worker)
 
@@ -301,6 +303,7 @@ def keep_siblings_together(
     needed = sum(worker.free_slots() for worker in idle)
     while idle and (first := ready.first()) is not None:
         worker, _ = idle.popitem(last=False)
+        worker.is_idle = False
         count = worker.free_slots()
         needed -= count
         if len(ready) - count > needed and is_input(first):
@@ -330,6 +333,7 @@ def send_ahead(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskReco
         handful = worth_a_message(len(ready), first)
         share = max(handful, len(ready) // len(roomy))
         worker, _ = roomy.popitem(last=False)
+        worker.is_roomy = False
         has = len(worker.processing) - worker.ahead
         most = max(fair, worker.slots + 1, handful) - has
         if most <= 0:

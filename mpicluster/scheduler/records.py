@@ -39,7 +39,7 @@ class FunctionRecord:
 
     __slots__ = (
         "code", "duration_s", "duration_s_total", "erred", "finished", "function", "nbytes_mean",
-        "nbytes_total", "prefix",
+        "nbytes_total", "prefix", "seen",
     )  # fmt: skip
 
     def __init__(self, function: FunctionId, prefix: str, code: bytes, duration_s: float) -> None:
@@ -56,6 +56,25 @@ class FunctionRecord:
         #: Moving average of a result's size.
         self.nbytes_mean: NBytes = 0
         self.nbytes_total: NBytes = 0
+        #: Tasks finished, their seconds and bytes when the averages were brought up to date.
+        self.seen = (0, 0.0, 0)
+
+    def update_means(self) -> None:
+        """Let what has finished since the last time count in the averages.
+
+        Quickly towards shorter, slowly towards longer: the first call of a function pays for
+        imports, so it tells little about the next ones.
+        """
+        finished, seconds, nbytes = self.seen
+        self.seen = (self.finished, self.duration_s_total, self.nbytes_total)
+        count = self.finished - finished
+        known_s, mean_s = self.duration_s, (self.duration_s_total - seconds) / count
+        share = 0.5 if mean_s < known_s or not finished else 0.1
+        self.duration_s = known_s + (1 - (1 - share) ** count) * (mean_s - known_s)
+        difference = (self.nbytes_total - nbytes) // count - self.nbytes_mean
+        if difference:
+            step = int((1 - 0.5**count) * difference)
+            self.nbytes_mean += step or (1 if difference > 0 else -1)
 
 
 class TaskRecord:
@@ -125,9 +144,9 @@ class WorkerRecord:
 
     __slots__ = (
         "abandoned", "ahead", "alone", "description", "duration_sum_s", "freed", "frees_sent",
-        "functions", "has_what", "host", "last_heard", "last_progress", "last_resort", "lent",
-        "local", "memory_limit", "metrics", "nbytes", "paused", "processing", "rank", "resources",
-        "resources_free", "slots", "stealing",
+        "functions", "has_what", "host", "is_idle", "is_roomy", "last_heard", "last_progress",
+        "last_resort", "lent", "local", "memory_limit", "metrics", "nbytes", "paused",
+        "processing", "rank", "resources", "resources_free", "slots", "stealing",
     )  # fmt: skip
 
     def __init__(self, rank: Rank, description: dict[str, Any]) -> None:
@@ -160,6 +179,8 @@ class WorkerRecord:
         self.nbytes: NBytes = 0
         #: It takes no tasks; as a last resort single ones, when nobody else can.
         self.paused = self.last_resort = False
+        #: It is among the scheduler's `idle` or `roomy`.
+        self.is_idle = self.is_roomy = False
         self.metrics: dict[str, Any] = {}
         #: How many `FreeKeys` it has been sent.
         self.frees_sent = 0
@@ -246,6 +267,8 @@ class SchedulerState:
         self.with_local: dict[WorkerRecord, None] = {}
         #: {worker: None} of workers that finished something or got local tasks since then.
         self.touched: dict[WorkerRecord, None] = {}
+        #: {function: None} of which tasks have finished since the last decision.
+        self.measured: dict[FunctionRecord, None] = {}
         #: {worker: None} of workers that have tasks.
         self.working: dict[WorkerRecord, None] = {}
         #: {options: group} for tasks with restrictions.

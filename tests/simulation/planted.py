@@ -48,7 +48,7 @@ BUGS: list[Bug] = [
         "if task.processing_on is worker:", "if task.processing_on is None:",
     ),
     Bug(
-        "leave a lost worker among the idle ones", SchedulerCore._leave_worker,
+        "leave a lost worker among the idle ones", SchedulerCore._leave_queues,
         "state.idle, state.roomy,", "state.roomy,",
     ),
     Bug(
