@@ -21,7 +21,9 @@ FUNCTION_LINES_MAX = 70
 PURE = (
     "ids.py", "errors.py", "messages.py", "codec.py", "task_options.py", "ordering.py",
     "priority_queue.py", "scheduler/coordination.py", "worker/memory.py", "scheduler/records.py",
-    "scheduler/lifecycle.py", "scheduler/placement.py", "scheduler/stealing.py",
+    "scheduler/lifecycle.py", "scheduler/placement.py", "scheduler/room.py",
+    "scheduler/siblings.py", "scheduler/ahead.py", "scheduler/stealing.py",
+    "scheduler/client_attempts.py",
     "scheduler/replication.py", "scheduler/answers.py", "scheduler/core.py",
     "scheduler/core_base.py", "scheduler/from_clients.py", "scheduler/sending.py",
     "scheduler/reasons.py", "scheduler/checks.py", "worker/records.py", "worker/core.py",

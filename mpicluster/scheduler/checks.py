@@ -10,7 +10,6 @@ from math import isclose
 
 from mpicluster.errors import InvariantError
 from mpicluster.ids import Key
-from mpicluster.scheduler.placement import room
 from mpicluster.scheduler.records import (
     FIRE_AND_FORGET,
     OPEN_GRAPH,
@@ -21,6 +20,7 @@ from mpicluster.scheduler.records import (
     TaskState,
     WorkerRecord,
 )
+from mpicluster.scheduler.room import room
 
 #: Expected seconds are added and taken off again and again, which leaves rounding errors.
 SECONDS_TOLERANCE = 1e-6

@@ -20,7 +20,7 @@ from mpicluster.ids import (
 from mpicluster.load import Load
 from mpicluster.scheduler import lifecycle
 from mpicluster.scheduler.from_clients import FromClients
-from mpicluster.scheduler.placement import note_room, place, queue_anywhere, requeue_local
+from mpicluster.scheduler.placement import place, queue_anywhere, requeue_local
 from mpicluster.scheduler.reasons import (
     killed_error,
     lost_value_error,
@@ -34,6 +34,7 @@ from mpicluster.scheduler.records import (
     may_run,
 )
 from mpicluster.scheduler.replication import CopyRequest
+from mpicluster.scheduler.room import note_room
 from mpicluster.scheduler.sending import compute_tasks, news_for_clients
 from mpicluster.scheduler.stealing import choose_steals
 

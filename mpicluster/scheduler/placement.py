@@ -13,7 +13,6 @@ from itertools import islice
 from mpicluster.scheduler.ahead import next_ahead
 from mpicluster.scheduler.lifecycle import leave_queue, start_processing
 from mpicluster.scheduler.records import (
-    OPEN_GRAPH,
     PRIORITY_SHIFT,
     OptionsGroup,
     ReadyQueue,
@@ -21,22 +20,25 @@ from mpicluster.scheduler.records import (
     TaskRecord,
     WorkerRecord,
 )
+from mpicluster.scheduler.room import (
+    DURATION_S_MIN,
+    load,
+    note_room,
+    room,
+    room_for,
+    take_idle,
+    take_roomy,
+)
+from mpicluster.scheduler.siblings import has_siblings, siblings_together
 
 #: Holders looked at when the best worker for a task is sought: enough to find a good one.
 HOLDERS_MAX = 8
 #: Workers with waiting local tasks that are compared before a task is taken away from its inputs.
 VICTIMS_MAX = 8
-#: An average task shorter than this is taken as this long: messages cost as much.
-DURATION_S_MIN = 2e-6
 #: What a message to a worker, its encoding and the answer cost the scheduler, in seconds.
 MESSAGE_S = 15e-6
-#: A worker gets more when half of what it should have ahead is missing, or this many tasks: one
-#: message for several long ones instead of one for each. Many short ones end together anyway.
-REFILL_TASKS = 8
 #: Tasks with more inputs than this are not held back for others: they would have to fetch them.
 INPUTS_MAX = 16
-#: Share of a worker's memory that results made ahead may fill.
-AHEAD_MEMORY_SHARE = 0.05
 #: A worker with no more than this is as good a place for a result as any other.
 LIGHT_BYTES = 1 << 20
 
@@ -130,68 +132,6 @@ def queue_anywhere(state: SchedulerState, task: TaskRecord) -> None:
         put_back(state.ready, task)
 
 
-def load(worker: WorkerRecord) -> float:
-    """Return how many tasks wait for or run on each of a worker's slots."""
-    return (len(worker.processing) + len(worker.local)) / max(worker.slots, 1)
-
-
-# --- room ------------------------------------------------------------------------------------
-
-
-def room(state: SchedulerState, worker: WorkerRecord, next_task: TaskRecord | None = None) -> int:
-    """Return how many more tasks the worker should have, at least one ahead of its slots.
-
-    What those that it has are expected to take decides, and `next_task` as their fellow.
-    """
-    if worker.paused or not worker.slots:
-        return 0
-    config, slots, total = state.config, worker.slots, len(worker.processing)
-    count = total - worker.ahead
-    if next_task is not None and next_task.function is not None:
-        mean_s = (worker.duration_sum_s + next_task.function.duration_s) / (total + 1)
-    elif count <= slots:
-        return slots - count + 1
-    else:
-        mean_s = worker.duration_sum_s / total
-    mean_s = max(mean_s, DURATION_S_MIN)
-    ahead = min(int(config.prefetch_s * slots / mean_s), config.prefetch_tasks_max * slots)
-    ahead = max(ahead, 1)
-    missing = slots + ahead - count
-    return missing if 2 * missing >= min(ahead, 2 * REFILL_TASKS) else 0
-
-
-def room_for(worker: WorkerRecord, task: TaskRecord, room: int) -> int:
-    """Return `room`, or less where results as large as this task's would fill the memory."""
-    function = task.function
-    if function is None or not function.nbytes_mean or not worker.memory_limit:
-        return room
-    fitting = int(worker.memory_limit * AHEAD_MEMORY_SHARE / function.nbytes_mean)
-    return min(room, max(1, worker.free_slots(), fitting))
-
-
-def note_room(state: SchedulerState, worker: WorkerRecord) -> None:
-    """Keep the worker's place among the idle, the roomy ones and the last resorts true."""
-    if worker.last_resort and worker.runs_nothing():
-        state.last_resorts[worker] = None
-    elif state.last_resorts:
-        state.last_resorts.pop(worker, None)
-    count, slots, takes = len(worker.processing) - worker.ahead, worker.slots, not worker.paused
-    idle = takes and count - worker.stealing < slots
-    if idle != worker.is_idle:
-        worker.is_idle = idle
-        if idle:
-            state.idle[worker] = None
-        else:
-            del state.idle[worker]
-    roomy = takes and slots > 0 and (count <= slots or room(state, worker) > 0)
-    if roomy != worker.is_roomy:
-        worker.is_roomy = roomy
-        if roomy:
-            state.roomy[worker] = None
-        else:
-            del state.roomy[worker]
-
-
 # --- assignment ------------------------------------------------------------------------------
 
 
@@ -263,55 +203,14 @@ def spread_over_idle(
     """
     ready, idle = state.ready, state.idle
     if len(ready) >= 2 * len(idle) and has_siblings(state, ready.first()):
-        keep_siblings_together(state, assigned)
+        for siblings, worker in siblings_together(state):
+            give(state, siblings, worker, assigned)
+            note_room(state, worker)
         return
     alone = len(ready) == 1
     while idle and (tasks := ready.take_some(1)):
-        worker, _ = idle.popitem(last=alone and is_light(next(reversed(idle))))
-        worker.is_idle = False
+        worker = take_idle(state, last=alone and is_light(next(reversed(idle))))
         give(state, tasks, worker, assigned)
-        note_room(state, worker)
-
-
-def has_siblings(state: SchedulerState, task: TaskRecord | None) -> bool:
-    """Return whether the task behind this one is likely to be needed with it, and will go out as
-    the only one ahead of a worker's slots, since tasks are long or nobody knows.
-    """
-    if task is None or task.function is None or not is_input(task):
-        return False
-    return task.function.duration_s >= state.config.prefetch_s
-
-
-def is_input(task: TaskRecord) -> bool:
-    """Return whether other tasks need a value. They may not have come yet, but what no client wants
-    is there for them.
-    """
-    wanted_by = task.wanted_by
-    return bool(task.dependents) or not wanted_by or wanted_by[0] == OPEN_GRAPH
-
-
-def keep_siblings_together(
-    state: SchedulerState, assigned: dict[WorkerRecord, list[TaskRecord]]
-) -> None:
-    """Give every free slot one task and every worker one ahead, those that follow each other to the
-    same: what needs them finds them in one place.
-
-    One by one they would all lie apart. Not while another worker would get none for it, nor where
-    the user has said what is more urgent.
-    """
-    ready, idle = state.ready, state.idle
-    needed = sum(worker.free_slots() for worker in idle)
-    while idle and (first := ready.first()) is not None:
-        worker, _ = idle.popitem(last=False)
-        worker.is_idle = False
-        count = worker.free_slots()
-        needed -= count
-        if len(ready) - count > needed and is_input(first):
-            count = room_for(worker, first, count + 1)
-        last_as_urgent = ((first.priority >> PRIORITY_SHIFT) + 1 << PRIORITY_SHIFT) - 1
-        tasks = ready.take_some(count, last_as_urgent)
-        give(state, tasks, worker, assigned)
-        needed += max(0, worker.free_slots())
         note_room(state, worker)
 
 
@@ -332,8 +231,7 @@ def send_ahead(state: SchedulerState, assigned: dict[WorkerRecord, list[TaskReco
     while roomy and (first := ready.first()) is not None:
         handful = worth_a_message(len(ready), first)
         share = max(handful, len(ready) // len(roomy))
-        worker, _ = roomy.popitem(last=False)
-        worker.is_roomy = False
+        worker = take_roomy(state)
         has = len(worker.processing) - worker.ahead
         most = max(fair, worker.slots + 1, handful) - has
         if most <= 0:

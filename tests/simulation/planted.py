@@ -14,7 +14,7 @@ from typing import Any
 
 from mpicluster.client.untold import Untold
 from mpicluster.scheduler import core as scheduler_core
-from mpicluster.scheduler import lifecycle, placement
+from mpicluster.scheduler import lifecycle, placement, room
 from mpicluster.scheduler.client_attempts import ClientAttempts
 from mpicluster.scheduler.core import SchedulerCore
 from mpicluster.scheduler.replication import Replication
@@ -60,7 +60,7 @@ BUGS: list[Bug] = [
         "if rank in ranks", "if rank == -2",
     ),
     Bug(
-        "place on a paused worker", placement.room,
+        "place on a paused worker", room.room,
         "if worker.paused or not worker.slots:", "if not worker.slots:",
     ),
     Bug(
