@@ -26,6 +26,7 @@ from mpicluster.client.arguments import (
     LargeArguments,
     large_bytes,
 )
+from mpicluster.client.collector import rare_collections
 from mpicluster.client.containers import PLAIN, has_futures, replace_futures
 from mpicluster.client.future import Future
 from mpicluster.client.moving import Moving
@@ -143,20 +144,21 @@ class Submitting(Moving):
             function = self.functions.number(func, prefix)
         calls = zip(*iterables, strict=False)
         try:
-            while chunk := list(islice(calls, CALLS_PER_LOCK)):
-                with self.lock:
-                    self._check_open()
-                    for args in chunk:
-                        name = _next_name(names) if names is not None else None
-                        futures.append(self._add_call(
-                            buffer, function, prefix, args, kwargs, name, pure
-                        ))
-                        if buffer.full:
-                            self.send_full(buffer)
-                    buffer.large.forget()
-                if buffer.large.under_way:
-                    # What makes the next calls may use the same memory for other values.
-                    self._send_all(buffer)
+            with rare_collections():
+                while chunk := list(islice(calls, CALLS_PER_LOCK)):
+                    with self.lock:
+                        self._check_open()
+                        for args in chunk:
+                            name = _next_name(names) if names is not None else None
+                            futures.append(self._add_call(
+                                buffer, function, prefix, args, kwargs, name, pure
+                            ))
+                            if buffer.full:
+                                self.send_full(buffer)
+                        buffer.large.forget()
+                    if buffer.large.under_way:
+                        # What makes the next calls may use the same memory for other values.
+                        self._send_all(buffer)
         except BaseException:
             # Equal calls must not wait for tasks that were never sent.
             with suppress(ClusterClosedError):

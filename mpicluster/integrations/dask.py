@@ -18,6 +18,7 @@ from dask.base import named_schedulers
 from dask.core import flatten
 from dask.utils import ensure_dict
 
+from mpicluster.client.collector import rare_collections
 from mpicluster.client.future import Future
 from mpicluster.errors import MpiclusterError
 from mpicluster.integrations.graphs import OPTIONS, GraphSubmission
@@ -237,12 +238,13 @@ def submit_graph(
     client: Client, dsk: Any, names: Sequence[Hashable], options: Mapping[str, Any]
 ) -> dict[Hashable, Future]:
     """Send what the graph's `names` need and return their futures."""
-    graph, annotations = materialize(dsk, options.get("annotations") or {})
-    _refuse_p2p(graph)
-    _refuse_disk(graph)
-    common = {**(dask.get_annotations() or {}), **options}
-    with client.lock:
-        return GraphSubmission(client, graph, annotations, common).run(names)
+    with rare_collections():
+        graph, annotations = materialize(dsk, options.get("annotations") or {})
+        _refuse_p2p(graph)
+        _refuse_disk(graph)
+        common = {**(dask.get_annotations() or {}), **options}
+        with client.lock:
+            return GraphSubmission(client, graph, annotations, common).run(names)
 
 
 def _refuse_p2p(graph: Mapping[Hashable, Any]) -> None:
