@@ -146,16 +146,9 @@ class Submitting(Moving):
         try:
             with rare_collections():
                 while chunk := list(islice(calls, CALLS_PER_LOCK)):
-                    with self.lock:
-                        self._check_open()
-                        for args in chunk:
-                            name = _next_name(names) if names is not None else None
-                            futures.append(self._add_call(
-                                buffer, function, prefix, args, kwargs, name, pure
-                            ))
-                            if buffer.full:
-                                self.send_full(buffer)
-                        buffer.large.forget()
+                    futures += self._add_calls(
+                        buffer, function, prefix, chunk, kwargs, names, pure
+                    )
                     if buffer.large.under_way:
                         # What makes the next calls may use the same memory for other values.
                         self._send_all(buffer)
@@ -196,6 +189,30 @@ class Submitting(Moving):
             if not has_futures(value, Future) and submission.is_large(value, limit) else value
             for name, value in kwargs.items()
         }  # fmt: skip
+
+    def _add_calls(
+        self,
+        buffer: submission.TaskBuffer,
+        function: FunctionId,
+        prefix: str,
+        calls: list[tuple[Any, ...]],
+        kwargs: dict[str, Any],
+        names: Iterator[Hashable] | None,
+        pure: bool,
+    ) -> list[Future]:
+        """Turn calls of one function into tasks."""
+        futures = []
+        with self.lock:
+            self._check_open()
+            for args in calls:
+                name = _next_name(names) if names is not None else None
+                futures.append(self._add_call(
+                    buffer, function, prefix, args, kwargs, name, pure
+                ))
+                if buffer.full:
+                    self.send_full(buffer)
+            buffer.large.forget()
+        return futures
 
     def _add_call(
         self,
@@ -251,6 +268,8 @@ def _token(
     function: FunctionId, payload: bytes, inputs: Collection[Key | LargeArgument]
 ) -> tuple[Any, ...] | None:
     """Return what is equal for equal calls, None if comparing would take long."""
+    if not inputs:
+        return function, payload, ()
     large = [found for found in inputs if isinstance(found, LargeArgument)]
     if not large:
         return function, payload, tuple(inputs)
