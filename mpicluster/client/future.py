@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from mpicluster.absent import OF_FUTURES, refuse_attribute
+from mpicluster.client.lock import finalizer
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.errors import CancelledError, LostValueError
 from mpicluster.ids import Key
@@ -134,6 +135,7 @@ class Future:
             )
         return record.key
 
+    @finalizer
     def __del__(self) -> None:
         client = self.__dict__.get("_client")
         if client is not None:

@@ -63,25 +63,38 @@ def _request(
         queues[rank] = deque(split_evenly(keys, sizes, loop.config.fetch_bytes_max))
     arrived: dict[Key, Arrived | None] = {}
     waiting: dict[int, tuple[Rank, list[Key]]] = {}
-    while queues or waiting:
-        with loop.lock:
-            for rank in list(queues):
-                under_way = sum(1 for other, _ in waiting.values() if other == rank)
-                while queues[rank] and under_way < REQUESTS_MAX:
-                    keys = queues[rank].popleft()
-                    request = loop.core.next_number()
-                    loop.fetches[request] = {}
-                    loop.core.to_worker(rank, m.FetchValues(request, keys, loop.home))
-                    waiting[request] = (rank, keys)
-                    under_way += 1
-                if not queues[rank]:
-                    del queues[rank]
-        _await_one(loop, waiting)
-        for request in _complete(loop, waiting):
-            _, keys = waiting.pop(request)
-            # What a lost worker has not sent is looked for elsewhere.
-            arrived |= dict.fromkeys(keys) | loop.fetches.pop(request)
+    try:
+        while queues or waiting:
+            with loop.lock:
+                _send_requests(loop, queues, waiting)
+            _await_one(loop, waiting)
+            for request in _complete(loop, waiting):
+                _, keys = waiting.pop(request)
+                # What a lost worker has not sent is looked for elsewhere.
+                arrived |= dict.fromkeys(keys) | loop.fetches.pop(request)
+    finally:
+        for request in waiting:  # after an interrupt: what comes yet is dropped
+            loop.fetches.pop(request, None)
     return arrived
+
+
+def _send_requests(
+    loop: ClientLoop,
+    queues: dict[Rank, deque[list[Key]]],
+    waiting: dict[int, tuple[Rank, list[Key]]],
+) -> None:
+    """Ask workers that have less to answer than they may, and note it in `waiting`."""
+    for rank in list(queues):
+        under_way = sum(1 for other, _ in waiting.values() if other == rank)
+        while queues[rank] and under_way < REQUESTS_MAX:
+            keys = queues[rank].popleft()
+            request = loop.core.next_number()
+            loop.fetches[request] = {}
+            loop.core.to_worker(rank, m.FetchValues(request, keys, loop.home))
+            waiting[request] = (rank, keys)
+            under_way += 1
+        if not queues[rank]:
+            del queues[rank]
 
 
 def _complete(loop: ClientLoop, waiting: dict[int, tuple[Rank, list[Key]]]) -> list[int]:

@@ -11,6 +11,7 @@ import select
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from typing import Any
 from mpicluster import messages as m
 from mpicluster.client.copying import copy_frames, fresh_memory
 from mpicluster.client.core import ClientCore
+from mpicluster.client.lock import ClientLock, Waiting, give_handlers_back
 from mpicluster.client.records import FutureRecord
 from mpicluster.config import Config
 from mpicluster.errors import ClusterClosedError, LostRankError
@@ -60,7 +62,7 @@ class ClientLoop:
         #: What this process says to be lent values by workers of its host.
         self.home = home if config.share_memory else ""
         self.core = ClientCore(config, transport.rank, next(_connections) % CONNECTIONS_MAX)
-        self.lock = threading.RLock()
+        self.lock = ClientLock()
         #: Counts the values that go to workers in turn. Clients begin with different workers.
         self.turns = itertools.count(transport.rank)
         #: {request: {key: value}} of fetches under way; None for a value that is not there.
@@ -74,6 +76,8 @@ class ClientLoop:
         #: Called when the scheduler is gone; a job ends then.
         self.on_scheduler_lost: Callable[[LostRankError], None] | None = None
         self.closed = False
+        #: This process is a copy that the script has made of itself; it has no part in the cluster.
+        self.forked = False
         #: What ended the loop, if something did.
         self.failure: BaseException | None = None
         self._ladder = Ladder(config, transport, self._arrived)
@@ -93,6 +97,7 @@ class ClientLoop:
         self._last_sent = 0.0
         #: The background thread sleeps, or is about to.
         self._resting = False
+        _loops.add(self)
         self.core.to_scheduler(m.ClientStarted(versions))
         self._thread = threading.Thread(target=self._run, name="mpicluster-client", daemon=True)
 
@@ -191,32 +196,34 @@ class ClientLoop:
         if done():
             return True
         give_up = None if timeout is None else time.monotonic() + timeout
-        with self.lock:
-            if not self._drivers:
-                self._driven_since = time.monotonic()
-            self._drivers += 1
-        if self._resting:
-            self.wake()
-        if self.on_wait is not None:
-            self.on_wait(True)
-        try:
-            self._ladder.expect(time.monotonic())
-            while True:
-                self.check()
-                busy = self._turn()
-                if done():
-                    return True
-                now = time.monotonic()
-                if give_up is not None and now >= give_up:
-                    return False
-                if busy and self._drivers > 1:
-                    self.wake()  # perhaps it is what another thread waits for
-                self._pause(now, give_up)
-        finally:
-            if self.on_wait is not None:
-                self.on_wait(False)
+        with Waiting(self.wake) as signals:
             with self.lock:
-                self._drivers -= 1
+                if not self._drivers:
+                    self._driven_since = time.monotonic()
+                self._drivers += 1
+            if self._resting:
+                self.wake()
+            if self.on_wait is not None:
+                self.on_wait(True)
+            try:
+                self._ladder.expect(time.monotonic())
+                while True:
+                    self.check()
+                    busy = self._turn()
+                    if done():
+                        return True
+                    signals.look()
+                    now = time.monotonic()
+                    if give_up is not None and now >= give_up:
+                        return False
+                    if busy and self._drivers > 1:
+                        self.wake()  # perhaps it is what another thread waits for
+                    self._pause(now, give_up)
+            finally:
+                if self.on_wait is not None:
+                    self.on_wait(False)
+                with self.lock:
+                    self._drivers -= 1
 
     def _pause(self, now: float, deadline: float | None, *, expecting: bool = True) -> None:
         if self._drivers > 1:  # one that wakes up may take the message that another waits for
@@ -283,6 +290,11 @@ class ClientLoop:
 
     def check(self) -> None:
         """Raise if the cluster is gone."""
+        if self.forked:
+            raise ClusterClosedError(
+                "This process was forked from the one that has the client, whose connection it "
+                "cannot use. Use the client where it was made, and give the other process values."
+            )
         if self.failure is not None:
             raise ClusterClosedError(
                 f"The client's connection has failed: {self.failure!r}. The job ends."
@@ -325,6 +337,20 @@ class ClientLoop:
         self._ladder.close()
         os.close(self._wake_fd)
         os.close(self._rest_fd)
+        give_handlers_back()
+
+
+#: All that have not been forgotten.
+_loops: "weakref.WeakSet[ClientLoop]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked process: what it has of the cluster is a copy, and so are its descriptors."""
+    for loop in list(_loops):
+        loop.forked = loop.closed = True
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _clear(event_fd: int) -> None:

@@ -93,6 +93,7 @@ class Submitting(Moving):
             buffer = submission.TaskBuffer(self._loop, options, large)
             function = self.functions.number(func, prefix)
             future = self._add_call(buffer, function, prefix, args, kwargs, key, pure)
+            buffer.send()  # or an equal call could wait for a task that was never sent
         self._send_all(buffer)
         return future
 

@@ -14,6 +14,7 @@ import runpy
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -122,7 +123,7 @@ class Job(Cluster):
 
         `status` is for the case that ranks were lost and MPI cannot end without them.
         """
-        if self._ended:
+        if self._ended or self._loop.forked:
             return
         self._ended = True
         set_current_job(None)
@@ -390,6 +391,11 @@ TOLD_TO_END = (
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
+    job = current_job()
+    if job is not None and job.connect().forked:  # the script's own process is not meant
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     signal.signal(number, signal.SIG_IGN)
     if SPEAKS not in os.environ:
         os.write(2, TOLD_TO_END)  # not by sys.stderr, which the script may be using just now
@@ -404,16 +410,30 @@ def run_script(script: str, arguments: Sequence[str], options: JobOptions) -> in
     sys.path[0:0] = [folder]
     if job is not None:
         signal.signal(signal.SIGTERM, _terminate)
-    status = _run_to_status(script)
-    if job is not None:
-        job.finishes_forgotten = status == 0
-        job.end(status)
+    status = _run_to_status(partial(runpy.run_path, script, run_name="__main__"))
+    if job is None:
+        return status
+    status = _run_to_status(_end_threads) or status
+    if job.connect().forked:
+        _leave_at_once(status)
+    atexit._run_exitfuncs()  # noqa: SLF001  (those of the script may use the cluster)
+    job.finishes_forgotten = status == 0
+    job.end(status)
     return status
 
 
-def _run_to_status(script: str) -> int:
+def _end_threads() -> None:
+    """Wait for the script's threads as the interpreter does at its end, while there is a cluster.
+
+    Threads of executors end only when they are told to.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _run_to_status(part: Callable[[], object]) -> int:
+    """Run a part of the script; return the exit status that its end means."""
     try:
-        runpy.run_path(script, run_name="__main__")
+        part()
     except Terminated as ended:
         _leave_at_once(int(ended.code or 1))
     except SystemExit as ended:

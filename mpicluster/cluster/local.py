@@ -139,7 +139,7 @@ class LocalCluster(Cluster):
 
     def close(self) -> None:
         """End the workers, their slots and the threads, once what was forgotten has ended."""
-        if self._closed:
+        if self._closed or self._loop.forked:
             return
         self._closed = True
         _open_clusters.discard(self)
