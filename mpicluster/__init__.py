@@ -20,8 +20,8 @@ from mpicluster.client.coordination import Event, Lock, Queue, Semaphore, Variab
 from mpicluster.client.future import Future
 from mpicluster.client.plugins import WorkerPlugin
 from mpicluster.client.progress import progress
-from mpicluster.cluster.job import initialize
 from mpicluster.cluster.local import LocalCluster
+from mpicluster.cluster.script import initialize
 from mpicluster.config import Config
 from mpicluster.errors import (
     CancelledError,

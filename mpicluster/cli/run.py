@@ -190,7 +190,7 @@ def worker_words(arguments: argparse.Namespace) -> list[str]:
 
 def run_in_rank(arguments: argparse.Namespace) -> int:
     """Play this rank's role for a script."""
-    from mpicluster.cluster.job import run_script
+    from mpicluster.cluster.script import run_script
 
     check_script(arguments.script)
     return run_script(arguments.script, arguments.arguments, job_options(arguments))
