@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mpicluster.absent import OF_FUTURES, refuse_attribute
+from mpicluster.absent import OF_FUTURES, refuse_attribute, refuse_await
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.errors import CancelledError, LostValueError
 from mpicluster.ids import Key
@@ -151,6 +151,9 @@ class Future:
 
     def __getattr__(self, name: str) -> Any:
         refuse_attribute(self, name, OF_FUTURES)
+
+    def __await__(self) -> NoReturn:
+        refuse_await("A future was to be awaited", "`future.result()` waits for its value")
 
     # Two futures of one key are two references, so they are told apart; dask's class compares keys.
     __hash__ = object.__hash__
