@@ -144,6 +144,11 @@ def refuse_actors(wanted: Any) -> None:
         raise MpiclusterError(f"A task was to make an actor. {_TASKS}")
 
 
+def refuse_await(what: str, instead: str) -> NoReturn:
+    """Raise for an `await` or `async for` of something that is not made for it."""
+    raise TypeError(f"{what}, which is not possible here: {instead}. {_ASYNC}")
+
+
 def without_connection_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a client that are meant for its cluster."""
     left = {name: value for name, value in options.items() if name not in _WITHOUT_MEANING}

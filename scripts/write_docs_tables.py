@@ -208,7 +208,9 @@ unknown name in a file or an argument; an unknown variable gives a warning. Ever
 files and the environment of its own host, so keep them equal.
 
 The number of slots, the memory limit and the resources of workers are no settings: they are options
-of `mpicluster run` (`--slots`, `--memory-limit`, `--resources`) and arguments of `LocalCluster`.
+of `mpicluster run` (`--slots`, `--memory-limit`, `--resources`) and arguments of `LocalCluster`. A
+memory limit is a size, like `4GB` or a number of bytes; without one, and with 0 or `auto`, the
+workers of a host share its memory evenly. Shares like 0.5, which `distributed` takes, are refused.
 """
 
 

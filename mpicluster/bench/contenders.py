@@ -23,6 +23,7 @@ from typing import Any, Final
 from mpicluster.bench import machine, report, scale
 from mpicluster.bench.catalogue import LAUNCH
 from mpicluster.bench.launching import RANKS, measure_launches
+from mpicluster.bench.outputs import check_files
 from mpicluster.bench.program import NAME, NAME_SENT, Request, say, write
 from mpicluster.bench.rows import Row
 from mpicluster.bench.watching import Watcher, run_and_watch
@@ -214,11 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments.level, [name for name in arguments.only.split(",") if name], arguments.repeat,
         arguments.minutes, arguments.json, arguments.markdown, arguments.plot,
     )  # fmt: skip
-    if arguments.plot and find_spec("matplotlib") is None:
-        raise MpiclusterError(
-            "matplotlib is missing, which draws the plot. Install it (pip install "
-            "'mpicluster[bench]') or say --plot ''."
-        )
+    check_files(request)
     chosen = arguments.contenders.split(",")
     unknown = [name for name in chosen if name not in names.split(",")]
     if unknown or not (choose_contenders(chosen, request.only) or LAUNCH in request.only):

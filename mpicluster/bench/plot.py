@@ -2,34 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mpicluster.bench.catalogue import title_of
+from mpicluster.bench.outputs import BARS, PANELS
 from mpicluster.bench.rows import Row, unique
-from mpicluster.errors import MpiclusterError
 
-#: The cases with a panel of their own, if they were measured at two sizes at least.
-PANELS: Final = ("map", "payload", "fetch", "neighbour", "scatter", "gather", "broadcast", "launch")
 WIDTH, HEIGHT = 5.0, 3.6
 
 
-def draw(path: Path, rows: Sequence[Row], scale: Sequence[Any] = ()) -> None:
-    """Write a picture; the name's ending says in which format."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MpiclusterError(
-            "A plot was asked for, but matplotlib is not installed. Install it (pip install "
-            "'mpicluster[bench]') or leave --plot out."
-        ) from None
+def draw(path: Path, rows: Sequence[Row], scale: Sequence[Any] = ()) -> bool:
+    """Write a picture if there is anything to draw; the name's ending says in which format."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     panels = [name for name in PANELS if len(_sizes(rows, name)) > 1]
     points = [row for row in scale if row.steps]
-    bars = [row for row in rows if row.case.startswith("metg-") and row.values]
+    bars = [row for row in rows if row.case.startswith(BARS) and row.values]
     count = len(panels) + bool(points) + bool(bars)
     if not count:
-        return
+        return False
     columns = min(2, count)
     lines = -(-count // columns)
     # Equal figures give an equal file.
@@ -43,8 +36,9 @@ def draw(path: Path, rows: Sequence[Row], scale: Sequence[Any] = ()) -> None:
             _draw_metg(axes.pop(0), bars)
         if points:
             _draw_scale(axes.pop(0), points)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         figure.savefig(path, metadata=metadata)
+    return True
 
 
 def _sizes(rows: Sequence[Row], case: str) -> list[int]:
@@ -78,7 +72,7 @@ def _draw_metg(axis: Any, rows: Sequence[Row]) -> None:
         own = [row for row in rows if row.contender == contender]
         at = [names.index(row.case) + place * height for row in own]
         axis.barh(at, [row.median for row in own], height, label=contender)
-    axis.set_yticks(range(len(names)), [name.removeprefix("metg-") for name in names])
+    axis.set_yticks(range(len(names)), [name.removeprefix(BARS) for name in names])
     axis.invert_yaxis()
     axis.set(title="METG(50 %) by pattern", xlabel="µs", xscale="log")
     axis.legend(fontsize=7)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from mpicluster.bench import catalogue, machine, raw_mpi, report
+from mpicluster.bench import catalogue, machine, outputs, raw_mpi, report
 from mpicluster.bench.backends import FIRST, GRAPHS, SCHEDULER, Backend, ClientBackend
 from mpicluster.bench.case import choose
 from mpicluster.bench.measuring import Plan, make_plan, measure
@@ -146,12 +146,15 @@ def write(
     print(report.text_report(about, rows, scale), flush=True)
     if request.json:
         report.write_json(Path(request.json), about, rows, scale)
+    drawn = False
     if request.plot:
         from mpicluster.bench.plot import draw
 
-        draw(Path(request.plot), rows, scale)
+        drawn = draw(Path(request.plot), rows, scale)
+        if not drawn:
+            say(f"There is no {request.plot}: {outputs.UNDRAWN}.")
     if request.markdown:
         picture = ""
-        if request.plot:
+        if drawn and request.plot:
             picture = os.path.relpath(request.plot, Path(request.markdown).parent)
         Path(request.markdown).write_text(report.markdown_report(about, rows, scale, picture))

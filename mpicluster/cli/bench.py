@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mpicluster.cli import run
+from mpicluster.ids import CLIENT_RANK
 
 if TYPE_CHECKING:
     from mpicluster.bench.program import Request
@@ -62,17 +63,24 @@ def bench(arguments: argparse.Namespace) -> int:
     """Measure, or start the ranks that do."""
     from mpicluster.bench.case import choose
     from mpicluster.bench.catalogue import CASES
+    from mpicluster.bench.outputs import check_drawn, check_files
     from mpicluster.cluster.allocation import find_allocation
     from mpicluster.cluster.roles import read_promise
 
     request = _request(arguments)
-    choose(CASES, request.level, request.only)
+    cases = choose(CASES, request.level, request.only)
+    promise = read_promise(os.environ)
     if arguments.scale:
         from mpicluster.bench.scale import run_grid
 
+        check_files(request)
         return run_grid(request)
-    promise = read_promise(os.environ)
-    if promise is not None and promise.size > 1:
+    check_drawn(request, cases)
+    in_rank = promise is not None and promise.size > 1
+    # Of the ranks one writes the files, perhaps on a host where only it finds their folder.
+    if promise is None or not in_rank or promise.rank == CLIENT_RANK:
+        check_files(request)
+    if in_rank:
         from mpicluster.bench.program import run_in_rank
 
         return run_in_rank(run.job_options(arguments), request)

@@ -45,7 +45,11 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads-per-slot", type=positive, help="BLAS and OpenMP threads of each task"
     )
-    group.add_argument("--memory-limit", help="memory of each worker, like 16GB")
+    group.add_argument(
+        "--memory-limit",
+        help="memory of each worker, like 16GB (default, also with 0 and auto: the workers of a "
+        "host share its memory)",
+    )  # fmt: skip
     group.add_argument("--scratch", help="folder on a local disk for values that do not fit")
     group.add_argument(
         "--resources", action="append", default=[], metavar="NAME=AMOUNT",
@@ -198,6 +202,7 @@ def run_in_rank(arguments: argparse.Namespace) -> int:
 
 def job_options(arguments: argparse.Namespace) -> "JobOptions":
     """Return what the options about workers say."""
+    from mpicluster.cluster.hosts import given_limit
     from mpicluster.cluster.job import JobOptions
 
     settings: dict[str, Any] = dict(_pairs("--set", arguments.set))
@@ -208,7 +213,10 @@ def job_options(arguments: argparse.Namespace) -> "JobOptions":
             settings[name] = getattr(arguments, name)
     amounts = _pairs("--resources", arguments.resources)
     resources = {name: _amount(name, text) for name, text in amounts.items()}
-    return JobOptions(arguments.slots, arguments.memory_limit, resources, settings)
+    limit = given_limit(arguments.memory_limit)
+    return JobOptions(
+        arguments.slots, None if limit is None else str(limit), resources, settings
+    )
 
 
 def _amount(name: str, text: str) -> float:

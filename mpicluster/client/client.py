@@ -30,6 +30,11 @@ _current: ContextVar[Client | None] = ContextVar("mpicluster_client", default=No
 _open: list[Client] = []
 
 
+def open_clients() -> tuple[Client, ...]:
+    """Return the open clients that dask may compute on, of all clusters."""
+    return tuple(_open)
+
+
 class Client(Plugins, Publishing):
     """The connection of a script with its cluster.
 

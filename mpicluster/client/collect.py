@@ -7,8 +7,9 @@
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from mpicluster.absent import refuse_await
 from mpicluster.client.containers import CONTAINERS
 from mpicluster.client.future import Future, error_of
 from mpicluster.client.records import ERROR, FutureRecord
@@ -180,6 +181,9 @@ class as_completed:  # noqa: N801  (the name that users of distributed know)
 
     def __iter__(self) -> Iterator[Any]:
         return self
+
+    def __aiter__(self) -> NoReturn:
+        refuse_await("`as_completed` was used in an `async for`", "a plain `for` does the same")
 
     def __next__(self) -> Any:
         self._await_one()

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mpicluster.serialization.calls import Input
+
+if TYPE_CHECKING:
+    from mpicluster.client.loop import ClientLoop
 
 #: Types that can neither be a future nor hold one.
 PLAIN: Final = frozenset({int, float, str, bytes, bool, complex, type(None), bytearray})
@@ -43,22 +46,25 @@ def has_futures(value: Any, future_type: type) -> bool:
 
 
 def replace_futures(
-    value: Any, future_type: type, add: Callable[[Any], Input]
+    value: Any, future_type: type, add: Callable[[Any], Input], loop: ClientLoop
 ) -> Any:
     """Return the value with `add(key)` in the place of futures, inside containers too.
 
     Containers without futures are the same objects as before. Raises `ValueError` for a container
-    that holds itself and a future.
+    that holds itself and a future, and for a future of another connection than `loop`.
     """
-    return _Replacing(future_type, add).replace(value)
+    return _Replacing(future_type, add, loop).replace(value)
 
 
 class _Replacing:
     """The containers of one value that have been met."""
 
-    def __init__(self, future_type: type, add: Callable[[Any], Input]) -> None:
+    def __init__(
+        self, future_type: type, add: Callable[[Any], Input], loop: ClientLoop
+    ) -> None:
         self._future_type = future_type
         self._add = add
+        self._loop = loop
         #: {id of a container: what takes its place}.
         self._found: dict[int, Any] = {}
 
@@ -67,7 +73,7 @@ class _Replacing:
         if type(value) in PLAIN:
             return value
         if isinstance(value, self._future_type):
-            return self._add(value.use_as_input())  # type: ignore[attr-defined]
+            return self._add(value.use_as_input(self._loop))  # type: ignore[attr-defined]
         if not isinstance(value, CONTAINERS):
             return value
         found = self._found.get(id(value))

@@ -92,7 +92,8 @@ class Named:
                 f"{VALUE_BYTES_MAX}, because it passes through the scheduler. Scatter it and give "
                 "the future."
             )
-        return content, list(dict.fromkeys(future.use_as_input() for future in futures))
+        loop = self.client.loop
+        return content, list(dict.fromkeys(future.use_as_input(loop) for future in futures))
 
     def _load_items(self, request: int, answer: tuple[list[bytes], bool]) -> list[Any]:
         """Return what was taken; its futures keep their values from now on."""

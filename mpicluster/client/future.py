@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mpicluster.absent import OF_FUTURES, refuse_attribute
+from mpicluster.absent import OF_FUTURES, refuse_attribute, refuse_await
 from mpicluster.client.lock import finalizer
 from mpicluster.client.records import CANCELLED, ERROR, FINISHED, PENDING, FutureRecord
 from mpicluster.errors import CancelledError, LostValueError
@@ -20,6 +20,7 @@ from mpicluster.serialization.exceptions import from_error, trace_from
 
 if TYPE_CHECKING:
     from mpicluster.client.client import Client
+    from mpicluster.client.loop import ClientLoop
 
 
 #: The futures that are being pickled in this context, if somebody notes them.
@@ -125,9 +126,11 @@ class Future:
             client.drop(self._record)
             self.__dict__["_client"] = _Released()
 
-    def use_as_input(self) -> Key:
-        """Return the key under which tasks of the same client use the value."""
+    def use_as_input(self, loop: ClientLoop) -> Key:
+        """Return the key under which tasks of a connection use the value; it must be its own."""
         record = self._record
+        if self._client.loop is not loop:
+            raise belongs_elsewhere(record)
         if record.status is CANCELLED:
             raise CancelledError(
                 f"The future {record.name!r} was cancelled, so it cannot be an argument. Submit "
@@ -151,6 +154,9 @@ class Future:
     def __getattr__(self, name: str) -> Any:
         refuse_attribute(self, name, OF_FUTURES)
 
+    def __await__(self) -> NoReturn:
+        refuse_await("A future was to be awaited", "`future.result()` waits for its value")
+
     # Two futures of one key are two references, so they are told apart; dask's class compares keys.
     __hash__ = object.__hash__
     __eq__ = object.__eq__
@@ -160,7 +166,7 @@ class Future:
         return ("mpicluster.Future", self._record.name, self._record.key)
 
     def __repr__(self) -> str:
-        return f"<Future: {self._record.status}, key: {self._record.name}>"
+        return _text_of(self._record)
 
     # dask's class of keys, from which futures are derived where dask is installed, has another one.
     __str__ = __repr__
@@ -188,6 +194,20 @@ class _Released:
 
     def __getattr__(self, name: str) -> Any:
         raise CancelledError("The future was released; keep it as long as you need its value.")
+
+
+def belongs_elsewhere(record: FutureRecord) -> ValueError:
+    """Return the error for a future that one cluster is given and another has made.
+
+    Keys are numbers that each cluster counts for itself: the same one is another value there.
+    """
+    return ValueError(
+        f"{_text_of(record)} belongs to another cluster. Give its value instead: future.result()."
+    )
+
+
+def _text_of(record: FutureRecord) -> str:
+    return f"<Future: {record.status}, key: {record.name}>"
 
 
 def error_of(record: FutureRecord) -> BaseException | None:

@@ -259,8 +259,8 @@ class Submitting(Moving):
         if has_futures(args, Future) or (
             kwargs and has_futures(kwargs, Future)
         ):
-            args = replace_futures(args, Future, inputs.add)
-            kwargs = replace_futures(kwargs, Future, inputs.add)
+            args = replace_futures(args, Future, inputs.add, self._loop)
+            kwargs = replace_futures(kwargs, Future, inputs.add, self._loop)
         payload = submission.dump_call(args, kwargs, inputs, large, prefix)
         return payload, inputs.keys
 

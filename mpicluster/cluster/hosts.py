@@ -4,6 +4,7 @@ Cores come from the CPU affinity and the cgroup's quota, memory from the cgroup'
 host's memory (cgroups(7), files cpu.max and memory.max); ranks that share a host share both.
 """
 
+import math
 import os
 import platform
 from contextlib import suppress
@@ -70,17 +71,38 @@ def parse_bytes(text: str | float) -> int:
     >>> parse_bytes("4GB"), parse_bytes("1 GiB")
     (4000000000, 1073741824)
     """
-    if isinstance(text, int | float):
-        return int(text)
-    compact = text.replace(" ", "").lower()
-    digits = compact.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = compact[len(digits) :]
+    return int(_to_bytes(text))
+
+
+def _to_bytes(text: str | float) -> float:
+    """Return a size in bytes, with what is left of a byte."""
     try:
-        return int(float(digits) * _UNITS[unit])
+        if isinstance(text, int | float):
+            amount = float(text)
+        else:
+            compact = text.replace(" ", "").lower()
+            digits = compact.rstrip("abcdefghijklmnopqrstuvwxyz")
+            amount = float(digits) * _UNITS[compact[len(digits) :]]
+        if math.isfinite(amount):
+            return amount
     except (KeyError, ValueError):
-        raise ConfigError(
-            f"The size {text!r} is not understood; write it like 4GB, 512MiB or 1000000000."
-        ) from None
+        pass
+    raise ConfigError(
+        f"The size {text!r} is not understood; write it like 4GB, 512MiB or 1000000000."
+    )
+
+
+def given_limit(limit: str | float | None) -> str | float | None:
+    """Return a memory limit, None if it says that a worker is to have all there is for it.
+
+    `distributed` says that by its default "auto" and by 0.
+
+    >>> given_limit("auto"), given_limit("0"), given_limit("4GB")
+    (None, None, '4GB')
+    """
+    if limit is None or (isinstance(limit, str) and limit.strip().lower() == "auto"):
+        return None
+    return limit if _to_bytes(limit) else None
 
 
 def parse_memory_limit(text: str | float, slots: int) -> int:
@@ -89,7 +111,14 @@ def parse_memory_limit(text: str | float, slots: int) -> int:
     >>> parse_memory_limit("1GB", slots=2)
     1000000000
     """
-    limit, least = parse_bytes(text), WORKER_NBYTES + SLOT_NBYTES * slots
+    amount, least = _to_bytes(text), WORKER_NBYTES + SLOT_NBYTES * slots
+    if 0 < amount <= 1:
+        raise ConfigError(
+            f"The memory limit {text!r} is a share, as distributed takes them, but here a limit is "
+            "a size in bytes. Write it like 4GB, or leave it out: the workers of a host share its "
+            "memory then."
+        )
+    limit = int(amount)
     if limit < least:
         raise ConfigError(
             f"The memory limit {text!r} is less than a worker with {slots} "

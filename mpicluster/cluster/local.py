@@ -19,6 +19,7 @@ from mpicluster.cluster.base import Cluster
 from mpicluster.cluster.hosts import (
     available_cores,
     available_memory,
+    given_limit,
     host_identity,
     parse_memory_limit,
     share_cores,
@@ -41,8 +42,9 @@ class LocalCluster(Cluster):
     """A cluster on this machine, without MPI.
 
     `n_workers` workers share the cores and the memory; `threads_per_worker` sets the slots of
-    each. `memory_limit` is that of each worker (bytes, or a text like "4GB"), `resources` is what
-    each offers. Other options are settings of `Config`.
+    each. `memory_limit` is that of each worker (bytes, or a text like "4GB"; None, 0 and "auto"
+    mean an even share of all memory), `resources` is what each offers. Other options are settings
+    of `Config`.
 
     >>> from mpicluster import Client, LocalCluster
     >>> with LocalCluster(n_workers=2, threads_per_worker=1) as cluster:
@@ -56,7 +58,7 @@ class LocalCluster(Cluster):
         self,
         n_workers: int | None = None,
         threads_per_worker: int | None = None,
-        memory_limit: str | int | None = None,
+        memory_limit: str | float | None = None,
         resources: dict[str, float] | None = None,
         processes: bool = True,  # noqa: ARG002  (distributed's signature; tasks are isolated)
         dashboard_address: Any = None,  # noqa: ARG002
@@ -71,8 +73,9 @@ class LocalCluster(Cluster):
         cores = available_cores()
         slots = [threads_per_worker] * count if threads_per_worker else share_cores(cores, count)
         memory = available_memory() // count
-        if memory_limit:
-            memory = parse_memory_limit(memory_limit, max(slots))
+        limit = given_limit(memory_limit)
+        if limit is not None:
+            memory = parse_memory_limit(limit, max(slots))
         self._fabric = LocalFabric(FIRST_WORKER_RANK + count)
         ranks = list(range(FIRST_WORKER_RANK, FIRST_WORKER_RANK + count))
         self._failures: list[BaseException] = []

@@ -8,7 +8,6 @@ import os
 import platform
 import resource
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
@@ -30,7 +29,7 @@ from mpicluster.doctor.trials import try_arena, try_slot
 from mpicluster.ids import Rank
 from mpicluster.transport.mpi import library_text, load
 from mpicluster.versions import local_versions
-from mpicluster.worker.scratch import choose_folder, file_system
+from mpicluster.worker.scratch import choose_folder, file_system, nearest_folder, why_unusable
 
 #: Variables that tell Open MPI, UCX, libfabric, Intel MPI and MPICH how to send messages.
 SETTINGS: Final = (
@@ -114,17 +113,10 @@ def look_at_scratch(named: str, environment: Mapping[str, str], mounts: str) -> 
     folder = choose_folder(named, environment, mounts)
     if folder is None:
         return ScratchFacts("", named=False)
-    # A worker makes what is missing, so the nearest folder that exists decides.
-    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
-    error = ""
-    try:
-        with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"mpicluster")
-    except OSError as failure:
-        error = failure.strerror or str(failure)
+    existing = nearest_folder(folder)
     return ScratchFacts(
         folder=str(folder), named=bool(named), file_system=file_system(existing, mounts),
-        free_bytes=shutil.disk_usage(existing).free, error=error,
+        free_bytes=shutil.disk_usage(existing).free, error=why_unusable(folder),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from dask.core import flatten
 from dask.utils import ensure_dict
 
 from mpicluster.client.collector import rare_collections
-from mpicluster.client.future import Future
+from mpicluster.client.future import Future as BaseFuture
 from mpicluster.errors import MpiclusterError
 from mpicluster.integrations.graphs import OPTIONS, GraphSubmission
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from mpicluster.client.client import Client
 
 
-class DaskFuture(Future, TaskRef):  # type: ignore[misc]
-    """A future that dask recognises in its graphs."""
+class Future(BaseFuture, TaskRef):  # type: ignore[misc]
+    """A future that dask recognises in its graphs; users see but one class of that name."""
 
 
-def future_type() -> type[Future]:
+def future_type() -> type[BaseFuture]:
     """Return the class of futures to use where dask is installed."""
-    return DaskFuture
+    return Future
 
 
 def set_scheduler(client: Client) -> Callable[[], None]:
@@ -137,7 +137,7 @@ def compute(
             for item in items
         ]  # fmt: skip
     lazy = [item for item in items if is_dask_collection(item)]
-    results: Iterator[Future] = iter(())
+    results: Iterator[BaseFuture] = iter(())
     if lazy:
         expr = FinalizeCompute(collections_to_expr(lazy, optimize_graph)).optimize()
         options = _with_annotations(expr, options)
@@ -236,7 +236,7 @@ def _nest(keys: Any, values: Mapping[Hashable, Any]) -> Any:
 
 def submit_graph(
     client: Client, dsk: Any, names: Sequence[Hashable], options: Mapping[str, Any]
-) -> dict[Hashable, Future]:
+) -> dict[Hashable, BaseFuture]:
     """Send what the graph's `names` need and return their futures."""
     with rare_collections():
         graph, annotations = materialize(dsk, options.get("annotations") or {})

@@ -16,8 +16,9 @@ from dask.utils import key_split
 
 from mpicluster import messages as m
 from mpicluster.client.arguments import LargeArguments, may_be_large
+from mpicluster.client.client import open_clients
 from mpicluster.client.containers import PLAIN
-from mpicluster.client.future import Future, raise_error_of
+from mpicluster.client.future import Future, belongs_elsewhere, raise_error_of
 from mpicluster.client.inspection import format_bytes
 from mpicluster.client.options import make_options
 from mpicluster.client.records import CANCELLED, ERROR, FutureRecord
@@ -131,6 +132,7 @@ class GraphSubmission:
             return ()
         graph = self._graph
         if name not in graph:
+            self._refuse_foreign(name)
             raise LostValueError(
                 f"The graph needs the key {name!r}, which is neither in it nor held by a future "
                 "of this client. A collection that was persisted keeps its futures; use that one, "
@@ -150,12 +152,20 @@ class GraphSubmission:
             record = self._core.by_name.get(name)
             if record is not None and record.status is ERROR:
                 raise_error_of(record)
+            self._refuse_foreign(name)
             raise LostValueError(
                 f"The collection's value {name!r} is lost: its future was cancelled or its task "
                 "failed. Persist the collection again."
             )
         self._nodes[name] = made
         return frozenset(made.dependencies)
+
+    def _refuse_foreign(self, name: Hashable) -> None:
+        """Raise if a client of another cluster holds the key; dask's graphs may keep only that."""
+        for other in open_clients():
+            record = other.loop.core.by_name.get(name)
+            if other.loop is not self._client.loop and record is not None:
+                raise belongs_elsewhere(record)
 
     # --- tasks ---
 
@@ -199,9 +209,10 @@ class GraphSubmission:
     def _add_value(self, name: Hashable, value: Any, wanted: bool) -> bool:
         """Return whether a value of the graph is large; if so give it to a worker."""
         if wanted and may_be_large(value, self._large.limit):
-            future = self._client.scatter({name: value}, hash=False)[name]
+            client = self._client
+            future = client.scatter({name: value}, hash=False)[name]
             self._futures[name] = future
-            self._keys[name] = future.use_as_input()
+            self._keys[name] = future.use_as_input(client.loop)
             return True
         found = None if wanted else self._large.find(value)
         if found is None:

@@ -27,7 +27,7 @@ from mpicluster.worker.memory_watch import MemoryWatch
 from mpicluster.worker.preparing import Prepared
 from mpicluster.worker.relay import ClientRelay, FromClient
 from mpicluster.worker.reports import client_tells
-from mpicluster.worker.scratch import open_scratch
+from mpicluster.worker.scratch import open_scratch, warn_if_unusable
 from mpicluster.worker.segments import Arena
 from mpicluster.worker.slot import SlotSettings
 from mpicluster.worker.slots import SlotLink, SlotPool, describe_end
@@ -60,17 +60,14 @@ class WorkerLoop:
         self.config = config
         self.settings = settings
         home = settings.home if config.share_memory else ""
-        self.core = WorkerCore(
-            config, transport.rank, settings.slots, home, settings.neighbours
-        )
+        self.core = WorkerCore(config, transport.rank, settings.slots, home, settings.neighbours)
         cache_bytes = min(config.segment_cache_bytes, settings.memory_limit // 4)
         arena = Arena(settings.memory_limit, cache_bytes, prepared.arena_fd)
         self.store = Store(arena, partial(open_scratch, config.scratch))
         self.values = ValueTraffic(self.store, transport, home)
         self.ladder = Ladder(config, transport)
-        board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
+        board_fd = self._board_fd = os.memfd_create("mpicluster-board", os.MFD_CLOEXEC)
         os.truncate(board_fd, p.BOARD_SLOTS * p.TICKET.size)
-        self._board_fd = board_fd
         self.pool = SlotPool(prepared.zygote, self._slot_settings(board_fd), board_fd)
         self.relay = ClientRelay(self.pool, transport, self.values)
         self.function_codes: dict[int, tuple[str, bytes]] = {}
@@ -86,6 +83,8 @@ class WorkerLoop:
         #: Why the others go on without this worker, if they do.
         self.lost_because = ""
         self.memory = MemoryWatch(config, settings.memory_limit, self.store)
+        if all(transport.rank < other for other in settings.neighbours):  # once for a host
+            warn_if_unusable(config.scratch, settings.host)
         self._handlers: dict[type[m.Message], Callable[[Rank, Any, float], None]] = {
             m.FetchValues: self._on_fetch_values,
             m.ValuesSent: self._on_values_sent,

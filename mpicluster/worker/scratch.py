@@ -7,6 +7,7 @@ memory.
 
 import errno
 import os
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -129,6 +130,36 @@ def open_unnamed(folder: Path) -> int:
     fd, path = tempfile.mkstemp(prefix=f"{_PREFIX}-", dir=folder)
     Path(path).unlink()
     return fd
+
+
+def why_unusable(folder: Path) -> str:
+    """Return why nothing can be written into a folder, "" if something can; nothing is left there.
+
+    A worker makes what is missing of it, so the nearest folder that exists decides.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)) as file:
+            file.write(b"mpicluster")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def nearest_folder(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+
+
+def warn_if_unusable(named: str, host: str) -> None:
+    """Say at once that a folder which the user names will take no values."""
+    reason = why_unusable(Path(named)) if named else ""
+    if reason:
+        print(
+            f"mpicluster: warning: the folder for scratch, {named}, cannot be used on {host}: "
+            f"{reason}. Values that do not fit will stay in memory, so tasks may have to run one "
+            "after another; name another folder with --scratch, on a local disk.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
 
 
 def open_scratch(wanted: str) -> ScratchFile | None:

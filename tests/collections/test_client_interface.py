@@ -1,6 +1,7 @@
 """Do the client's and the futures' methods mean what they mean in `distributed`?"""
 
 import asyncio
+import pickle
 import platform
 import threading
 import time
@@ -413,3 +414,22 @@ def test_the_current_client_is_the_newest_or_the_one_that_is_set(cluster, client
             assert Client.current() is client
         assert Client.current() is other
     assert Client.current() is client
+
+
+def test_waiting_the_asynchronous_way_is_refused_with_what_takes_its_place(client):
+    future = client.submit(abs, -1)
+
+    async def wait_for_one():
+        return await future
+
+    async def go_through_all():
+        return [found async for found in as_completed([future])]
+
+    with pytest.raises(TypeError, match=r"`future.result\(\)` waits for its value\. There is no"):
+        asyncio.run(wait_for_one())
+    with pytest.raises(TypeError, match=r"in an `async for`.*: a plain `for` does the same\."):
+        asyncio.run(go_through_all())
+    assert type(future).__name__ == type(future).__qualname__ == "Future"
+    assert pickle.loads(pickle.dumps(type(future))) is type(future)
+    with pytest.raises(AttributeError, match=r"A Future of mpicluster has no 'retry'"):
+        future.retry()

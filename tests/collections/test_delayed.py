@@ -4,8 +4,7 @@ import dask
 import pytest
 from dask import delayed
 
-from mpicluster import Client, Future, LocalCluster, futures_of, wait
-from mpicluster.errors import LostValueError
+from mpicluster import Client, Future, LocalCluster, Variable, futures_of, wait
 
 
 def inc(x):
@@ -180,6 +179,27 @@ def test_futures_of_another_cluster_are_refused(client):
             second.gather(ours)
         with pytest.raises(ValueError, match="belongs to another cluster"):
             second.cancel(ours)
-        with pytest.raises(LostValueError):
-            second.submit(abs, ours).result()
+        calls = [
+            lambda: second.submit(abs, ours),
+            lambda: second.map(max, [1, 2], [theirs, ours]),
+            lambda: second.submit(max, [1], default=ours),
+            lambda: second.submit(len, {"deep": [(theirs, {ours})]}),
+            lambda: second.get({"x": (abs, ours)}, "x"),
+            lambda: second.get({"y": ours, "x": (abs, "y")}, "x"),
+            lambda: second.compute(dask.delayed(max)([theirs, ours], default=0)),
+            lambda: second.compute(client.persist(dask.delayed(abs)(-2)) + 1),
+            lambda: Variable("theirs", client=second).set([ours]),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match="belongs to another cluster"):
+                call()
         assert (theirs.result(), ours.result()) == (1000, 3)
+        assert second.submit(max, theirs, 5).result() == 1000
+
+
+def test_clients_of_one_cluster_take_each_others_futures(client):
+    with Client(client.cluster) as second:
+        future = client.submit(abs, -3)
+        assert second.submit(max, future, 2).result() == 3
+        assert second.compute(dask.delayed(max)(future, 4), sync=True) == 4
+        assert client.submit(sum, [second.submit(abs, -1), future]).result() == 4

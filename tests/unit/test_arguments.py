@@ -80,7 +80,7 @@ def test_a_container_with_an_input_stays_in_the_call(client: Client) -> None:
     large, inputs = LargeArguments(client), InputList()  # type: ignore[arg-type]
     future = inputs.add(70)
     array = np.zeros(1000)
-    numbers = replace_futures({Future()}, Future, inputs.add)
+    numbers = replace_futures({Future()}, Future, inputs.add, None)  # type: ignore[arg-type]
     call = ([future, "x" * 2000, array], {"deep": [numbers, "y" * 2000]}, "z" * 2000)
     payload = dump_call(call, {}, inputs, large, "call")
     assert next(iter(inputs.keys)) == 70
@@ -94,7 +94,7 @@ def test_a_container_with_an_input_stays_in_the_call(client: Client) -> None:
 class Future:
     """What `replace_futures` replaces."""
 
-    def use_as_input(self) -> int:
+    def use_as_input(self, _loop: Any) -> int:
         return 70
 
 

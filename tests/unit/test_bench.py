@@ -1,6 +1,7 @@
 """Are the figures of the benchmark put together rightly, and is the work what it says?"""
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from mpicluster.bench.backends import GRAPHS, Backend
 from mpicluster.bench.case import LEVELS, Case, LeftOut, choose
 from mpicluster.bench.graphs import Graph
 from mpicluster.bench.measuring import make_plan, measure
+from mpicluster.bench.program import Request, write
 from mpicluster.bench.rows import Row
 from mpicluster.cli.main import USAGE_STATUS, main
 from mpicluster.errors import MpiclusterError
@@ -99,7 +101,7 @@ def test_json_keeps_every_run(tmp_path: Path) -> None:
 def test_plot(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / f"plot.{ending}"
-    plot.draw(path, ROWS, [scale.measure("map", 4, 50)])
+    assert plot.draw(path, ROWS, [scale.measure("map", 4, 50)])
     assert path.stat().st_size > 1000
 
 
@@ -116,6 +118,48 @@ def test_the_command_refuses_a_wrong_name_before_it_starts_ranks(
 ) -> None:
     assert main(["bench", "-n", "4", "--only", "mop"]) == USAGE_STATUS
     assert "There is no benchmark mop." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--json", "{}/none/x.json"], "--json was given .*/none/x.json, which cannot be written"),
+        (["--markdown", "{}"], "--markdown was given .*, which cannot be written: Is a directory"),
+        (["--scale", "--json", "{}/none/x.json"], "which cannot be written: No such file"),
+        (["--plot", "{}/x.foo"], "--plot was given .*/x.foo, whose ending names no kind of pict"),
+        (["--plot", "{}/x.svg", "--only", "latency"], "nothing would be in it for latency"),
+        (["--plot", "{}/x.svg", "--tiny"], "nothing would be in it for the cases of --tiny"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    filled = [word.format(tmp_path) for word in words]
+    assert main(["bench", "-n", "4", "--dry-run", *filled]) == USAGE_STATUS
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_files_are_looked_at_and_left_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "old.json").write_text("before")
+    words = ["--json", f"{tmp_path}/old.json", "--plot", f"{tmp_path}/new.PDF"]
+    assert main(["bench", "-n", "4", "--dry-run", *words]) == 0, capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
+    assert (tmp_path / "old.json").read_text() == "before"
+
+
+def test_a_plot_with_nothing_in_it_is_spoken_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    request = Request(plot=f"{tmp_path}/x.svg", markdown=f"{tmp_path}/x.md")
+    write(request, ABOUT, ROWS[:1])
+    assert "x.svg: a plot shows cases that are measured at several" in capsys.readouterr().err
+    assert "x.svg" not in (tmp_path / "x.md").read_text()
 
 
 def test_names_are_different_and_levels_known() -> None:

@@ -1,12 +1,15 @@
 """Which settings are refused, and in which words?"""
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from mpicluster import LocalCluster
+from mpicluster import Client, LocalCluster
+from mpicluster.cli.main import make_parser
+from mpicluster.cli.run import job_options
 from mpicluster.cluster import local
-from mpicluster.cluster.hosts import parse_memory_limit
+from mpicluster.cluster.hosts import available_memory, parse_memory_limit
 from mpicluster.cluster.job import JobOptions
 from mpicluster.config import _BOUNDS, _TYPES, Config, warn_of_unknown_variables
 from mpicluster.errors import ConfigError
@@ -76,6 +79,30 @@ def test_a_memory_limit_below_what_the_processes_need_is_refused() -> None:
     with pytest.raises(ConfigError, match="'100MB' is less than a worker"):
         JobOptions(memory_limit="100MB").load_config()
     assert parse_memory_limit("500MB", slots=4) == 500_000_000
+
+
+@pytest.mark.parametrize("limit", ["auto", "AUTO", 0, "0", "0GB", 0.0, None])
+def test_no_limit_auto_and_0_mean_all_memory(limit: Any) -> None:
+    with LocalCluster(2, 1, memory_limit=limit) as cluster, Client(cluster) as client:
+        workers = client.scheduler_info()["workers"].values()
+    assert {worker["memory_limit"] for worker in workers} == {available_memory() // 2}
+    words = ["-n", "4", "--dry-run"] + (["--memory-limit", str(limit)] if limit is not None else [])
+    arguments = make_parser().parse_args(["run", *words, "script.py"])
+    assert job_options(arguments).memory_limit is None
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 1, "0.25"])
+def test_a_share_of_the_memory_is_refused_as_a_limit(limit: Any) -> None:
+    with pytest.raises(ConfigError, match="is a share, as distributed takes them"):
+        LocalCluster(1, 1, memory_limit=limit)
+    with pytest.raises(ConfigError, match=r"Write it like 4GB, or leave it out"):
+        JobOptions(memory_limit=limit).load_config()
+
+
+@pytest.mark.parametrize("limit", ["much", "", "4XB", "1e999", float("nan"), float("inf")])
+def test_a_memory_limit_that_is_no_size_is_refused(limit: Any) -> None:
+    with pytest.raises(ConfigError, match=r"is not understood; write it like 4GB"):
+        LocalCluster(1, 1, memory_limit=limit)
 
 
 @pytest.mark.parametrize("numbers", [

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import resource
 import time
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from mpicluster import Client, LocalCluster
 from mpicluster.config import Config
 from mpicluster.serialization.frames import frame_offsets
 from mpicluster.worker import memory_watch
 from mpicluster.worker import scratch as scratch_module
 from mpicluster.worker.arena_file import open_arena_file
 from mpicluster.worker.memory import Decision, Usage, decide
-from mpicluster.worker.scratch import ScratchFile, choose_folder, open_unnamed
+from mpicluster.worker.scratch import ScratchFile, choose_folder, open_unnamed, warn_if_unusable
 from mpicluster.worker.segments import PAGE, Arena, size_class
 from mpicluster.worker.store import LargeValue, Store
 
@@ -64,6 +66,32 @@ def test_without_a_limit_nothing_happens() -> None:
 
 
 MOUNTS = "d / ext4 rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\nserver:/h /home nfs4 rw 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file/below", "Not a directory"), ("file", "Not a directory")]
+)
+def test_a_folder_for_scratch_that_cannot_be_used_is_named_at_the_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    with LocalCluster(2, 1, scratch=str(tmp_path / name)) as cluster, Client(cluster) as client:
+        assert client.submit(abs, -1).result() == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("mpicluster: warning: the folder for scratch, ")
+    assert f"{name}, cannot be used on {platform.node()}: {reason}. Values that" in line
+
+
+def test_a_folder_for_scratch_that_can_be_made_is_not_made_before_it_is_needed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "new" / "folder"):
+        warn_if_unusable(str(folder), "here")
+    warn_if_unusable("", "here")
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+    warn_if_unusable("/proc/none", "here")
+    assert "cannot be used on here" in capfd.readouterr().err
 
 
 def test_scratch_is_never_a_network_file_system(tmp_path: Path) -> None:
