@@ -1,7 +1,7 @@
 """Is what the documentation says true?
 
-Pages that are written from the code are up to date, examples in docstrings and in the README run,
-links lead somewhere, files that are named exist.
+Pages that are written from the code are up to date, examples in docstrings, in the README and in
+performance.md run, links lead somewhere, files that are named exist.
 """
 
 import doctest
@@ -22,6 +22,8 @@ from mpicluster import Client, LocalCluster
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+#: The pages whose examples are whole scripts.
+WITH_SCRIPTS = (README, ROOT / "docs" / "performance.md")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Where a file that a page names may lie.
 FOLDERS = (ROOT, ROOT / "mpicluster", ROOT / "tests", ROOT / "docs")
@@ -86,8 +88,11 @@ def python_blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", python_blocks(README), ids=lambda code: code.split("\n")[0])
-def test_examples_in_the_readme_run(code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "code", [code for page in WITH_SCRIPTS for code in python_blocks(page)],
+    ids=lambda code: code.split("\n")[0],
+)  # fmt: skip
+def test_examples_of_whole_scripts_run(code: str, tmp_path: Path) -> None:
     if "import dask" in code and find_spec("dask") is None:
         pytest.skip("dask is not installed")
     script = tmp_path / "example.py"
