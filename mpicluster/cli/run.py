@@ -202,7 +202,6 @@ def run_in_rank(arguments: argparse.Namespace) -> int:
 
 def job_options(arguments: argparse.Namespace) -> "JobOptions":
     """Return what the options about workers say."""
-    from mpicluster.cluster.hosts import given_limit
     from mpicluster.cluster.job import JobOptions
 
     settings: dict[str, Any] = dict(_pairs("--set", arguments.set))
@@ -213,10 +212,7 @@ def job_options(arguments: argparse.Namespace) -> "JobOptions":
             settings[name] = getattr(arguments, name)
     amounts = _pairs("--resources", arguments.resources)
     resources = {name: _amount(name, text) for name, text in amounts.items()}
-    limit = given_limit(arguments.memory_limit)
-    return JobOptions(
-        arguments.slots, None if limit is None else str(limit), resources, settings
-    )
+    return JobOptions(arguments.slots, arguments.memory_limit, resources, settings)
 
 
 def _amount(name: str, text: str) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mpicluster.client import gathering
 from mpicluster.client.functions import FunctionTable
-from mpicluster.client.future import Future, raise_error_of
+from mpicluster.client.future import Future, belongs_elsewhere, raise_error_of
 from mpicluster.client.loop import ClientLoop
 from mpicluster.client.options import find_ranks, preferred_workers
 from mpicluster.client.records import PENDING, FutureRecord
@@ -168,10 +168,7 @@ class ClientBase:
         found = futures_of(value)
         for future in found:
             if future.client.loop is not self._loop:
-                raise ValueError(
-                    f"{future!r} belongs to another cluster. Give its value instead: "
-                    "future.result()."
-                )
+                raise belongs_elsewhere(future._record)  # noqa: SLF001
         return found
 
 

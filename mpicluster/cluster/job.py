@@ -29,6 +29,7 @@ from mpicluster.cluster.base import Cluster, set_current_job
 from mpicluster.cluster.hosts import (
     available_cores,
     available_memory,
+    given_limit,
     host_identity,
     parse_bytes,
     parse_memory_limit,
@@ -71,15 +72,16 @@ class JobOptions:
     """What `mpicluster run` and `initialize` may ask for."""
 
     slots: int | None = None
-    memory_limit: str | None = None
+    memory_limit: str | float | None = None
     resources: dict[str, float] = field(default_factory=dict)
     #: Settings of `Config`.
     settings: dict[str, Any] = field(default_factory=dict)
 
     def load_config(self) -> Config:
         """Return the settings of the job; a `ConfigError` says what is wrong with the options."""
-        if self.memory_limit:
-            parse_memory_limit(self.memory_limit, self.slots or 1)
+        limit = given_limit(self.memory_limit)
+        if limit is not None:
+            parse_memory_limit(limit, self.slots or 1)
         return Config.load(self.settings)
 
 
@@ -273,8 +275,9 @@ def _slots(infos: list[dict[str, Any]], options: JobOptions) -> dict[int, int]:
 def _memory_limits(infos: list[dict[str, Any]], options: JobOptions) -> dict[int, int]:
     hosts, memory = [info["host"] for info in infos], [info["memory"] for info in infos]
     shares = roles.memory_shares(hosts, memory)
-    if options.memory_limit:
-        return dict.fromkeys(shares, parse_bytes(options.memory_limit))
+    limit = given_limit(options.memory_limit)
+    if limit is not None:
+        return dict.fromkeys(shares, parse_bytes(limit))
     return shares
 
 

@@ -122,7 +122,7 @@ def _print_traceback(
 
 def initialize(
     slots: int | None = None,
-    memory_limit: str | None = None,
+    memory_limit: str | float | None = None,
     resources: dict[str, float] | None = None,
     **settings: Any,
 ) -> bool:
@@ -130,9 +130,9 @@ def initialize(
 
     On rank 1 it returns True and the script goes on; the other ranks play their roles and leave
     here. Without a launcher it returns False, and `Client()` starts a LocalCluster. `slots`,
-    `memory_limit` (like "16GB") and `resources` are those of each worker, other arguments are
-    settings of `Config`. In a script that `mpicluster run` has started, or called again, it
-    changes nothing and returns True.
+    `memory_limit` (bytes, or like "16GB"; None, 0 and "auto" mean an even share of all memory) and
+    `resources` are those of each worker, other arguments are settings of `Config`. In a script that
+    `mpicluster run` has started, or called again, it changes nothing and returns True.
 
     >>> import mpicluster
     >>> mpicluster.initialize(slots=4, memory_limit="16GB")  # doctest: +SKIP
