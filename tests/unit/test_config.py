@@ -10,7 +10,8 @@ from mpicluster.cli.main import make_parser
 from mpicluster.cli.run import job_options
 from mpicluster.cluster import local
 from mpicluster.cluster.hosts import available_memory, parse_memory_limit
-from mpicluster.cluster.job import JobOptions
+from mpicluster.cluster.job import JobOptions, _memory_limits
+from mpicluster.cluster.roles import memory_shares
 from mpicluster.config import _BOUNDS, _TYPES, Config, warn_of_unknown_variables
 from mpicluster.errors import ConfigError
 
@@ -88,7 +89,12 @@ def test_no_limit_auto_and_0_mean_all_memory(limit: Any) -> None:
     assert {worker["memory_limit"] for worker in workers} == {available_memory() // 2}
     words = ["-n", "4", "--dry-run"] + (["--memory-limit", str(limit)] if limit is not None else [])
     arguments = make_parser().parse_args(["run", *words, "script.py"])
-    assert job_options(arguments).memory_limit is None
+    options = job_options(arguments)
+    options.load_config()
+    infos = [{"host": "node", "memory": 6 << 30}] * 4
+    assert set(_memory_limits(infos, options).values()) == set(memory_shares(
+        ["node"] * 4, [6 << 30] * 4
+    ).values())
 
 
 @pytest.mark.parametrize("limit", [0.5, 1.0, 1, "0.25"])
