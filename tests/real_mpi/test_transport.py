@@ -38,7 +38,7 @@ WAITING = """
 import sys
 from threading import Thread
 from mpicluster import Client
-from mpicluster.cluster.job import current_job
+from mpicluster.cluster.base import current_job
 
 def ask(client, number, found):
     for step in range(30):
