@@ -88,6 +88,12 @@ class ClientBackend(Backend):
             else {VALUES, PLACES, SCHEDULER, FIRST}
         )  # fmt: skip
 
+    def settle(self) -> None:
+        """Let what the last run has left behind come to its end; a task alone may go past it."""
+        super().settle()
+        self.client.processing()  # the scheduler answers after it has taken what was released ...
+        self.client.run(int)  # ... and told the workers
+
     def map(self, function: Callable[..., Any], items: Sequence[Any]) -> Any:
         """Start one task per item."""
         return self.client.map(function, items, pure=False)
