@@ -92,7 +92,8 @@ class ClientBackend(Backend):
         """Let what the last run has left behind come to its end; a task alone may go past it."""
         super().settle()
         self.client.processing()  # the scheduler answers after it has taken what was released ...
-        self.client.run(int)  # ... and told the workers
+        if self.exact:
+            self.client.run(int)  # ... and told the workers
 
     def map(self, function: Callable[..., Any], items: Sequence[Any]) -> Any:
         """Start one task per item."""
