@@ -5,8 +5,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -38,6 +38,26 @@ def interrupt() -> None:
         pass
 
 
+@contextmanager
+def held_by_another_thread() -> Iterator[ClientLock]:
+    """Give a lock that another thread holds meanwhile."""
+    lock, held, over = ClientLock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            over.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(60)
+    try:
+        yield lock
+    finally:
+        over.set()
+        other.join()
+
+
 def test_a_handler_waits_for_the_outermost_lock() -> None:
     first, second, steps = ClientLock(), ClientLock(), []
 
@@ -64,20 +84,8 @@ def test_a_handler_runs_at_once_where_no_lock_is_held() -> None:
 
 
 def test_a_lock_that_another_thread_holds_makes_no_handler_wait() -> None:
-    lock, held, over = ClientLock(), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            held.set()
-            over.wait(60)
-
-    other = threading.Thread(target=hold)
-    other.start()
-    assert held.wait(60)
-    with pytest.raises(LateError):
+    with held_by_another_thread(), pytest.raises(LateError):
         interrupt()
-    over.set()
-    other.join()
 
 
 def test_a_handler_that_is_set_later_waits_too_and_an_older_one_comes_back() -> None:
@@ -161,24 +169,11 @@ def test_the_script_gets_its_own_handlers_back() -> None:
 
 
 def test_a_forked_process_holds_no_lock() -> None:
-    lock, held, over = ClientLock(), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            held.set()
-            over.wait(60)
-
-    other = threading.Thread(target=hold)
-    other.start()
-    assert held.wait(60)
-    with ClientLock():
-        status = _status_of_child(lock)
-    over.set()
-    other.join()
-    assert status == 7
+    with held_by_another_thread() as lock, ClientLock():
+        assert _status_of_child(lock) == 7
 
 
-def _status_of_child(lock: Any) -> int:
+def _status_of_child(lock: ClientLock) -> int:
     process = os.fork()
     if not process:
         signal.alarm(20)  # ends a child that waits for the lock
